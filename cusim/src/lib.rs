@@ -1,0 +1,2 @@
+//! A CUDA driver that needs no GPU.
+pub mod ptx;

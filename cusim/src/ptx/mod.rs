@@ -1,0 +1,2 @@
+//! PTX: text to a resolved syntax tree.
+pub mod ast;

@@ -1,0 +1,2 @@
+//! Gemma 3 on ferroflash.
+fn main() {}

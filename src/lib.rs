@@ -1,0 +1,1 @@
+//! Fused attention, RMSNorm and RoPE for transformer inference.
