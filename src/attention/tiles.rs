@@ -1,0 +1,1 @@
+//! Tile table of the prefill kernels.
