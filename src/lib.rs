@@ -1,16 +1,21 @@
 //! Fused attention, RMSNorm and RoPE for transformer inference.
 pub mod attention;
+mod check;
 pub mod dtype;
 pub mod error;
+mod kernels;
+mod launch;
 pub mod metadata;
 pub mod norm;
 pub mod rope;
 pub mod tensor;
+mod variant;
 
 pub use attention::{Mask, Prefill, PrefillArgs};
 pub use dtype::{DType, Element};
 pub use error::{Error, LayoutError, Unsupported};
+pub use kernels::Kernels;
 pub use metadata::Positions;
 pub use norm::{RmsNorm, WeightForm};
-pub use rope::{Frequencies, Rope, RopeStyle};
+pub use rope::{Frequencies, Rope, RopeArgs, RopeStyle};
 pub use tensor::{Layout, TensorView, TensorViewMut};

@@ -1,0 +1,115 @@
+//! The compiled kernels, loaded into a CUDA context.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+use cudarc::driver::{CudaContext, CudaFunction};
+use cudarc::nvrtc::Ptx;
+
+use crate::error::{Error, Unsupported};
+use crate::variant::Variant;
+use crate::{attention, norm, rope};
+
+/// One compiled translation unit of kernels/.
+pub(crate) struct Image {
+    /// Path below kernels/ without extension.
+    pub(crate) name: &'static str,
+    /// Fat binary: machine code for the chosen architectures, and PTX for all others.
+    pub(crate) bytes: &'static [u8],
+    /// Its entry points.
+    pub(crate) symbols: &'static [&'static str],
+}
+
+/// Everything build.rs compiled; empty when it was told to skip the kernels.
+pub(crate) static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/kernel_images.rs"));
+
+/// Every kernel of this crate, loaded into one CUDA context. Load once, share by reference: an
+/// operation allocates nothing and waits for nothing, so it can be captured in a CUDA graph.
+pub struct Kernels {
+    context: Arc<CudaContext>,
+    functions: HashMap<Variant, CudaFunction>,
+}
+
+impl Kernels {
+    /// Loads the kernels into `context`.
+    ///
+    /// # Errors
+    /// [`Error::KernelsNotBuilt`] in a build without kernels, [`Unsupported::ComputeCapability`] on a
+    /// device below 8.0, [`Error::Driver`] when the driver refuses a module.
+    pub fn load(context: &Arc<CudaContext>) -> Result<Self, Error> {
+        if IMAGES.is_empty() {
+            return Err(Error::KernelsNotBuilt);
+        }
+        let (major, minor) = context.compute_capability()?;
+        if major < 8 {
+            return Err(Unsupported::ComputeCapability { major, minor }.into());
+        }
+        let variants: HashMap<String, Variant> = Variant::all()
+            .into_iter()
+            .map(|variant| (variant.to_string(), variant))
+            .collect();
+        let mut functions = HashMap::with_capacity(variants.len());
+        for image in IMAGES {
+            let module = context.load_module(Ptx::from_binary(image.bytes.to_vec()))?;
+            for symbol in image.symbols {
+                if let Some(&variant) = variants.get(*symbol) {
+                    let function = module.load_function(symbol)?;
+                    if let Some(bytes) = max_dynamic_shared(variant) {
+                        function.set_attribute(
+                            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                            bytes as i32,
+                        )?;
+                    }
+                    functions.insert(variant, function);
+                }
+            }
+        }
+        Ok(Self {
+            context: context.clone(),
+            functions,
+        })
+    }
+
+    /// The context the kernels were loaded into.
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    pub(crate) fn function(&self, variant: Variant) -> Result<&CudaFunction, Error> {
+        self.functions.get(&variant).ok_or(Error::KernelsNotBuilt)
+    }
+
+    /// Checks that an operand belongs to the context of the kernels.
+    pub(crate) fn check_context(
+        &self,
+        operand: &'static str,
+        context: &Arc<CudaContext>,
+    ) -> Result<(), Error> {
+        if *context == self.context {
+            Ok(())
+        } else {
+            Err(Error::ContextMismatch { operand })
+        }
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = IMAGES.iter().map(|image| image.name).collect();
+        f.debug_struct("Kernels")
+            .field("modules", &names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The most dynamic shared memory a launch of this variant asks for, where that is above the 48 KiB
+/// that need no opting in.
+fn max_dynamic_shared(variant: Variant) -> Option<u32> {
+    let bytes = match variant {
+        Variant::Prefill { head_dim, .. } => attention::tiles::tile(head_dim)?.shared_bytes(),
+        Variant::RmsNorm { .. } => norm::MAX_SHARED_BYTES,
+        Variant::Rope { .. } => rope::MAX_SHARED_BYTES,
+    };
+    (bytes > 48 * 1024).then_some(bytes)
+}

@@ -1,0 +1,70 @@
+//! Which kernel runs: the bridge between typed choices and symbols.
+
+use std::fmt;
+
+use crate::dtype::DType;
+
+/// One entry point of the kernel modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Variant {
+    /// Fused attention for one element type and head dimension.
+    Prefill { dtype: DType, head_dim: usize },
+    /// RMSNorm for one element type.
+    RmsNorm { dtype: DType },
+    /// RoPE for one element type.
+    Rope { dtype: DType },
+}
+
+/// Head dimensions that attention kernels are compiled for.
+pub(crate) const PREFILL_HEAD_DIMS: &[usize] = &[64, 128, 256];
+
+/// Element types that attention kernels are compiled for.
+pub(crate) const PREFILL_DTYPES: &[DType] = &[DType::F16, DType::BF16];
+
+impl Variant {
+    /// Every variant that a complete build carries.
+    pub(crate) fn all() -> Vec<Variant> {
+        let prefill = PREFILL_DTYPES.iter().flat_map(|&dtype| {
+            PREFILL_HEAD_DIMS
+                .iter()
+                .map(move |&head_dim| Variant::Prefill { dtype, head_dim })
+        });
+        let norm = DType::ALL
+            .into_iter()
+            .map(|dtype| Variant::RmsNorm { dtype });
+        let rope = DType::ALL.into_iter().map(|dtype| Variant::Rope { dtype });
+        prefill.chain(norm).chain(rope).collect()
+    }
+}
+
+/// The symbol of the entry point.
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Variant::Prefill { dtype, head_dim } => write!(f, "fflash_prefill_{dtype}_d{head_dim}"),
+            Variant::RmsNorm { dtype } => write!(f, "fflash_rms_norm_{dtype}"),
+            Variant::Rope { dtype } => write!(f, "fflash_rope_{dtype}"),
+        }
+    }
+}
+
+#[cfg(all(test, ferroflash_kernels))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::kernels::IMAGES;
+
+    #[test]
+    fn variants_and_symbols_correspond() {
+        let variants: BTreeSet<String> = Variant::all()
+            .iter()
+            .map(|variant| variant.to_string())
+            .collect();
+        let symbols: BTreeSet<String> = IMAGES
+            .iter()
+            .flat_map(|image| image.symbols.iter().map(|symbol| (*symbol).to_owned()))
+            .collect();
+        assert_eq!(variants, symbols);
+    }
+}
