@@ -231,7 +231,9 @@ fn find_sources(folder: &Path, sources: &mut Vec<PathBuf>) -> Result<(), String>
 /// source; that is also how they are found here. Comments are not searched.
 fn symbols(source: &Path) -> Result<Vec<String>, String> {
     let text = fs::read_to_string(source).map_err(|e| format!("{}: {e}", source.display()))?;
-    let code = text.lines().filter(|line| !line.trim_start().starts_with(['/', '*']));
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with(['/', '*']));
     let words = code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let mut symbols: Vec<String> = words
         .filter(|word| word.starts_with("fflash_") && !word.ends_with("_params"))

@@ -1,0 +1,169 @@
+//! What the suites share: one device, drawn layouts, buffers with canaries.
+
+#![allow(dead_code)] // every suite uses another part
+
+use std::sync::{Arc, LazyLock};
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
+use ferroflash::{Element, Kernels, Layout, TensorView, TensorViewMut};
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+
+/// The device the suite runs on, with the kernels loaded.
+pub struct Gpu {
+    pub context: Arc<CudaContext>,
+    pub stream: Arc<CudaStream>,
+    pub kernels: Kernels,
+}
+
+/// One device for the whole test binary.
+pub fn gpu() -> &'static Gpu {
+    static GPU: LazyLock<Gpu> = LazyLock::new(|| {
+        let device = cusim::Device::from_env("FERROFLASH_DEVICE").expect("a device");
+        println!("{device}");
+        let context = CudaContext::new(0).expect("a context");
+        let stream = context.new_stream().expect("a stream");
+        let kernels = Kernels::load(&context).expect("kernels");
+        Gpu { context, stream, kernels }
+    });
+    &GPU
+}
+
+/// How a tensor lies in its buffer: row-major, with the leading axes in some order, gaps after each
+/// axis and before the first element, all in multiples of `unit` elements.
+#[derive(Debug, Clone)]
+pub struct Arrangement {
+    /// Sort key of each leading axis: the larger, the further out.
+    order: Vec<u32>,
+    /// Gap behind each axis, innermost first.
+    gaps: Vec<usize>,
+    offset: usize,
+    tail: usize,
+}
+
+/// Draws arrangements of rank-`rank` tensors; a third of them are plain row-major.
+pub fn arrangement(rank: usize, unit: usize) -> BoxedStrategy<Arrangement> {
+    let gap = move || prop_oneof![3 => Just(0), 1 => (1..4usize).prop_map(move |n| n * unit)];
+    let plain = Just(Arrangement {
+        order: (0..rank as u32).rev().collect(),
+        gaps: vec![0; rank],
+        offset: 0,
+        tail: 0,
+    });
+    let drawn = (
+        prop::collection::vec(any::<u32>(), rank),
+        prop::collection::vec(gap(), rank),
+        gap(),
+        0..40usize,
+    )
+        .prop_map(|(order, gaps, offset, tail)| Arrangement { order, gaps, offset, tail });
+    prop_oneof![1 => plain, 2 => drawn].boxed()
+}
+
+impl Arrangement {
+    /// The layout of `shape`, and the length of its buffer.
+    pub fn layout<const R: usize>(&self, shape: [usize; R]) -> (Layout<R>, usize) {
+        let mut axes: Vec<usize> = (0..R - 1).collect();
+        axes.sort_by_key(|&axis| (self.order[axis], std::cmp::Reverse(axis)));
+        let mut strides = [1; R];
+        let mut step = shape[R - 1] + self.gaps[0];
+        for (inner, &axis) in axes.iter().enumerate() {
+            strides[axis] = step;
+            step = step * shape[axis].max(1) + self.gaps[inner + 1];
+        }
+        let layout = Layout::strided(shape, strides, self.offset);
+        let span = layout.span().expect("a small layout");
+        (layout, span + self.tail)
+    }
+}
+
+/// A tensor on the host, in the buffer it will have on the device.
+#[derive(Debug, Clone)]
+pub struct Host<T, const R: usize> {
+    pub data: Vec<T>,
+    pub layout: Layout<R>,
+}
+
+impl<T: Element, const R: usize> Host<T, R> {
+    /// Elements come from `fill`; everything between them is `between`.
+    pub fn new(
+        arrangement: &Arrangement,
+        shape: [usize; R],
+        between: T,
+        mut fill: impl FnMut() -> f64,
+    ) -> Self {
+        let (layout, len) = arrangement.layout(shape);
+        let mut data = vec![between; len];
+        for index in indices(shape) {
+            data[layout.position(index)] = T::from_f64(fill());
+        }
+        Self { data, layout }
+    }
+
+    /// Copies to the device. An empty tensor gets one element of memory: allocating none is an error.
+    pub fn upload(&self) -> CudaSlice<T> {
+        let padding = [T::from_f64(f64::NAN)];
+        let data: &[T] = if self.data.is_empty() { &padding } else { &self.data };
+        gpu().stream.clone_htod(data).expect("upload")
+    }
+
+    pub fn view<'a>(&self, device: &'a CudaSlice<T>) -> TensorView<'a, T, R> {
+        TensorView::new(device.as_view(), self.layout).expect("a view inside its buffer")
+    }
+
+    pub fn view_mut<'a>(&self, device: &'a mut CudaSlice<T>) -> TensorViewMut<'a, T, R> {
+        TensorViewMut::new(device.as_view_mut(), self.layout).expect("a view inside its buffer")
+    }
+
+    /// Downloads what a kernel wrote, checks that it wrote nothing between the elements, and returns
+    /// the elements in row-major order.
+    pub fn download(&self, device: &CudaSlice<T>) -> Result<Vec<T>, TestCaseError> {
+        let data = gpu().stream.clone_dtoh(device).expect("download");
+        let mut untouched = vec![true; self.data.len()];
+        let mut elements = Vec::new();
+        for index in indices(self.layout.shape()) {
+            let position = self.layout.position(index);
+            untouched[position] = false;
+            elements.push(data[position]);
+        }
+        for (position, _) in untouched.iter().enumerate().filter(|(_, untouched)| **untouched) {
+            let (was, is) = (self.data[position].to_f64(), data[position].to_f64());
+            prop_assert!(
+                was.to_bits() == is.to_bits(),
+                "element {position} is not part of the output and changed from {was} to {is}"
+            );
+        }
+        Ok(elements)
+    }
+}
+
+/// Every index of a shape in row-major order.
+pub fn indices<const R: usize>(shape: [usize; R]) -> impl Iterator<Item = [usize; R]> {
+    let len: usize = shape.iter().product();
+    (0..len).map(move |mut linear| {
+        let mut index = [0; R];
+        for axis in (0..R).rev() {
+            index[axis] = linear % shape[axis];
+            linear /= shape[axis];
+        }
+        index
+    })
+}
+
+/// Normally distributed values, the same for the same seed.
+pub fn normal(seed: u64, deviation: f64) -> impl FnMut() -> f64 {
+    let mut rng = StdRng::seed_from_u64(seed);
+    move || rng.sample::<f64, _>(StandardNormal) * deviation
+}
+
+/// Asserts that two runs gave the same bits.
+pub fn assert_same_bits<T: Element>(first: &[T], second: &[T]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(first.len(), second.len());
+    for (index, (a, b)) in first.iter().zip(second).enumerate() {
+        let (a, b) = (a.to_f64(), b.to_f64());
+        prop_assert!(a.to_bits() == b.to_bits(), "element {index} differs between runs: {a}, {b}");
+    }
+    Ok(())
+}
