@@ -75,9 +75,12 @@ impl Nvcc {
     }
 
     /// Compiles what changed, several units at a time, and copies all fat binaries to `out`.
-    /// `work` keeps them between builds; only one build at a time uses it.
+    /// `work` keeps them between builds, apart for each set of flags; one build at a time uses it.
     pub fn compile_all(&self, out: &Path, work: &Path) -> Result<Vec<Image>, String> {
-        let lock = work.join("kernels.lock");
+        let headers = work.join("generated");
+        let work = &work.join(format!("kernels-{:016x}", self.command_hash().finish()));
+        fs::create_dir_all(work).map_err(|e| format!("{}: {e}", work.display()))?;
+        let lock = work.join("lock");
         let lock = File::create(&lock).map_err(|e| format!("{}: {e}", lock.display()))?;
         lock.lock()
             .map_err(|e| format!("cannot lock {}: {e}", work.display()))?;
@@ -97,7 +100,7 @@ impl Nvcc {
             for _ in 0..jobs.clamp(1, sources.len()) {
                 scope.spawn(|| {
                     while let Some(source) = next(&queue) {
-                        if let Err(error) = self.compile(source, out, work)
+                        if let Err(error) = self.compile(source, out, work, &headers)
                             && let Ok(mut errors) = errors.lock()
                         {
                             errors.push(error);
@@ -128,7 +131,13 @@ impl Nvcc {
 
     /// Compiles one unit unless its stamp shows that neither the command nor any file it read
     /// has changed.
-    fn compile(&self, source: &Path, out: &Path, work: &Path) -> Result<(), String> {
+    fn compile(
+        &self,
+        source: &Path,
+        out: &Path,
+        work: &Path,
+        headers: &Path,
+    ) -> Result<(), String> {
         let fatbin = work.join(file_name(source, "fatbin"));
         let depfile = work.join(file_name(source, "d"));
         let stamp = work.join(file_name(source, "stamp"));
@@ -137,10 +146,7 @@ impl Nvcc {
             // Whatever happens to this compilation, the next build must not take it for done.
             remove(&stamp)?;
             let mut command = Command::new(&self.path);
-            command
-                .args(&self.flags)
-                .arg("-I")
-                .arg(work.join("generated"));
+            command.args(&self.flags).arg("-I").arg(headers);
             command
                 .args(["-MD", "-MF"])
                 .arg(&depfile)
@@ -163,25 +169,29 @@ impl Nvcc {
             fs::write(&stamp, new).map_err(|e| format!("{}: {e}", stamp.display()))?;
         }
         let target = out.join(file_name(source, "fatbin"));
-        if target != fatbin {
-            fs::copy(&fatbin, &target).map_err(|e| format!("{}: {e}", fatbin.display()))?;
-        }
-        Ok(())
+        fs::copy(&fatbin, &target)
+            .map(drop)
+            .map_err(|e| format!("{}: {e}", fatbin.display()))
     }
 
     /// The command and the contents of every file that the depfile names; `None` when one is gone.
     fn fingerprint(&self, depfile: &Path) -> Option<String> {
         let rule = fs::read_to_string(depfile).ok()?.replace("\\\n", " ");
         let (_, files) = rule.split_once(" : ").or_else(|| rule.split_once(": "))?;
+        let mut hasher = self.command_hash();
+        for file in files.split_whitespace() {
+            hasher.write(&fs::read(file).ok()?);
+        }
+        Some(format!("{:016x}", hasher.finish()))
+    }
+
+    fn command_hash(&self) -> DefaultHasher {
         let mut hasher = DefaultHasher::new();
         hasher.write(self.path.as_os_str().as_encoded_bytes());
         for flag in &self.flags {
             hasher.write(flag.as_bytes());
         }
-        for file in files.split_whitespace() {
-            hasher.write(&fs::read(file).ok()?);
-        }
-        Some(format!("{:016x}", hasher.finish()))
+        hasher
     }
 }
 
