@@ -26,7 +26,11 @@ pub fn gpu() -> &'static Gpu {
         let context = CudaContext::new(0).expect("a context");
         let stream = context.new_stream().expect("a stream");
         let kernels = Kernels::load(&context).expect("kernels");
-        Gpu { context, stream, kernels }
+        Gpu {
+            context,
+            stream,
+            kernels,
+        }
     });
     &GPU
 }
@@ -58,7 +62,12 @@ pub fn arrangement(rank: usize, unit: usize) -> BoxedStrategy<Arrangement> {
         gap(),
         0..40usize,
     )
-        .prop_map(|(order, gaps, offset, tail)| Arrangement { order, gaps, offset, tail });
+        .prop_map(|(order, gaps, offset, tail)| Arrangement {
+            order,
+            gaps,
+            offset,
+            tail,
+        });
     prop_oneof![1 => plain, 2 => drawn].boxed()
 }
 
@@ -105,7 +114,11 @@ impl<T: Element, const R: usize> Host<T, R> {
     /// Copies to the device. An empty tensor gets one element of memory: allocating none is an error.
     pub fn upload(&self) -> CudaSlice<T> {
         let padding = [T::from_f64(f64::NAN)];
-        let data: &[T] = if self.data.is_empty() { &padding } else { &self.data };
+        let data: &[T] = if self.data.is_empty() {
+            &padding
+        } else {
+            &self.data
+        };
         gpu().stream.clone_htod(data).expect("upload")
     }
 
@@ -128,7 +141,11 @@ impl<T: Element, const R: usize> Host<T, R> {
             untouched[position] = false;
             elements.push(data[position]);
         }
-        for (position, _) in untouched.iter().enumerate().filter(|(_, untouched)| **untouched) {
+        for (position, _) in untouched
+            .iter()
+            .enumerate()
+            .filter(|(_, untouched)| **untouched)
+        {
             let (was, is) = (self.data[position].to_f64(), data[position].to_f64());
             prop_assert!(
                 was.to_bits() == is.to_bits(),
@@ -163,7 +180,10 @@ pub fn assert_same_bits<T: Element>(first: &[T], second: &[T]) -> Result<(), Tes
     prop_assert_eq!(first.len(), second.len());
     for (index, (a, b)) in first.iter().zip(second).enumerate() {
         let (a, b) = (a.to_f64(), b.to_f64());
-        prop_assert!(a.to_bits() == b.to_bits(), "element {index} differs between runs: {a}, {b}");
+        prop_assert!(
+            a.to_bits() == b.to_bits(),
+            "element {index} differs between runs: {a}, {b}"
+        );
     }
     Ok(())
 }

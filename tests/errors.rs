@@ -1,0 +1,511 @@
+//! Bad input gets a typed error, and nothing is launched: one test for every variant.
+
+mod common;
+
+use common::gpu;
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaContext, CudaSlice, DriverError};
+use ferroflash::{
+    Error, Frequencies, Layout, LayoutError, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
+    RopeArgs, RopeStyle, TensorView, TensorViewMut, Unsupported, WeightForm,
+};
+use half::f16;
+
+fn zeros(len: usize) -> CudaSlice<f16> {
+    gpu().stream.alloc_zeros(len).expect("memory")
+}
+
+fn view<const R: usize>(slice: &CudaSlice<f16>, shape: [usize; R]) -> TensorView<'_, f16, R> {
+    TensorView::contiguous(slice.as_view(), shape).expect("a view")
+}
+
+fn view_mut<const R: usize>(
+    slice: &mut CudaSlice<f16>,
+    shape: [usize; R],
+) -> TensorViewMut<'_, f16, R> {
+    TensorViewMut::contiguous(slice.as_view_mut(), shape).expect("a view")
+}
+
+/// Prefill on row-major tensors of these shapes.
+fn prefill(
+    op: &Prefill,
+    q: [usize; 4],
+    k: [usize; 4],
+    v: [usize; 4],
+    o: [usize; 4],
+) -> Result<(), Error> {
+    let len = |shape: [usize; 4]| shape.iter().product::<usize>().max(1);
+    let (q_data, k_data, v_data) = (zeros(len(q)), zeros(len(k)), zeros(len(v)));
+    let mut o_data = zeros(len(o));
+    let args = PrefillArgs {
+        q: view(&q_data, q),
+        k: view(&k_data, k),
+        v: view(&v_data, v),
+        o: view_mut(&mut o_data, o),
+        lse: None,
+    };
+    gpu().kernels.prefill(&gpu().stream, op, args)
+}
+
+const Q: [usize; 4] = [1, 3, 4, 64];
+const KV: [usize; 4] = [1, 5, 2, 64];
+
+#[test]
+fn prefill_names_the_operand_and_axis_that_do_not_fit() {
+    let op = Prefill::default();
+    let mismatch = |operand, axis, expected, found| {
+        Err(Error::ShapeMismatch {
+            operand,
+            axis,
+            expected,
+            found,
+        })
+    };
+    assert_eq!(prefill(&op, Q, KV, KV, Q), Ok(()));
+    assert_eq!(
+        prefill(&op, Q, [2, 5, 2, 64], KV, Q),
+        mismatch("k", "batch", 1, 2)
+    );
+    assert_eq!(
+        prefill(&op, Q, [1, 5, 2, 128], KV, Q),
+        mismatch("k", "head_dim", 64, 128)
+    );
+    assert_eq!(
+        prefill(&op, Q, KV, [1, 6, 2, 64], Q),
+        mismatch("v", "seqlen", 5, 6)
+    );
+    assert_eq!(
+        prefill(&op, Q, KV, KV, [1, 3, 2, 64]),
+        mismatch("o", "heads", 4, 2)
+    );
+}
+
+#[test]
+fn prefill_checks_the_shape_of_lse() {
+    let (q, k, v) = (zeros(768), zeros(640), zeros(640));
+    let mut o = zeros(768);
+    let mut lse = gpu().stream.alloc_zeros::<f32>(16).expect("memory");
+    let args = PrefillArgs {
+        q: view(&q, Q),
+        k: view(&k, KV),
+        v: view(&v, KV),
+        o: view_mut(&mut o, Q),
+        lse: Some(TensorViewMut::contiguous(lse.as_view_mut(), [1, 3, 4]).expect("a view")),
+    };
+    assert_eq!(
+        gpu()
+            .kernels
+            .prefill(&gpu().stream, &Prefill::default(), args),
+        Err(Error::ShapeMismatch {
+            operand: "lse",
+            axis: "heads",
+            expected: 4,
+            found: 3
+        })
+    );
+}
+
+#[test]
+fn query_heads_must_divide_evenly_among_kv_heads() {
+    let kv = [1, 5, 3, 64];
+    assert_eq!(
+        prefill(&Prefill::default(), Q, kv, kv, Q),
+        Err(Error::HeadsNotDivisible {
+            num_qo_heads: 4,
+            num_kv_heads: 3
+        })
+    );
+    let none = [1, 5, 0, 64];
+    assert_eq!(
+        prefill(&Prefill::default(), Q, none, none, Q),
+        Err(Error::HeadsNotDivisible {
+            num_qo_heads: 4,
+            num_kv_heads: 0
+        })
+    );
+}
+
+#[test]
+fn unsupported_head_dims_and_dtypes_are_named() {
+    let shape = [1, 3, 4, 80];
+    assert_eq!(
+        prefill(&Prefill::default(), shape, shape, shape, shape),
+        Err(Error::Unsupported(Unsupported::HeadDim {
+            op: "prefill",
+            head_dim: 80,
+            supported: &[64, 128, 256],
+        }))
+    );
+
+    let data = gpu().stream.alloc_zeros::<f32>(64).expect("memory");
+    let mut out = gpu().stream.alloc_zeros::<f32>(64).expect("memory");
+    let view = || TensorView::contiguous(data.as_view(), [1, 1, 1, 64]).expect("a view");
+    let args = PrefillArgs {
+        q: view(),
+        k: view(),
+        v: view(),
+        o: TensorViewMut::contiguous(out.as_view_mut(), [1, 1, 1, 64]).expect("a view"),
+        lse: None,
+    };
+    assert_eq!(
+        gpu()
+            .kernels
+            .prefill(&gpu().stream, &Prefill::default(), args),
+        Err(Error::Unsupported(Unsupported::DType {
+            op: "prefill",
+            dtype: ferroflash::DType::F32
+        }))
+    );
+}
+
+#[test]
+fn options_without_meaning_are_refused() {
+    let run = |op: Prefill| match prefill(&op, Q, KV, KV, Q) {
+        Err(Error::InvalidOption { name, .. }) => name,
+        other => panic!("{op:?} gave {other:?}"),
+    };
+    assert_eq!(
+        run(Prefill {
+            softcap: Some(0.0),
+            ..Prefill::default()
+        }),
+        "softcap"
+    );
+    assert_eq!(
+        run(Prefill {
+            softcap: Some(f32::NAN),
+            ..Prefill::default()
+        }),
+        "softcap"
+    );
+    assert_eq!(
+        run(Prefill {
+            softmax_scale: Some(f32::INFINITY),
+            ..Prefill::default()
+        }),
+        "softmax_scale"
+    );
+    assert_eq!(
+        prefill(
+            &Prefill {
+                mask: Mask::Causal,
+                ..Prefill::default()
+            },
+            Q,
+            KV,
+            KV,
+            Q
+        ),
+        Ok(())
+    );
+
+    let x = zeros(8);
+    let w = zeros(8);
+    let mut out = zeros(8);
+    for eps in [-1e-6, f32::NAN] {
+        let op = RmsNorm {
+            eps,
+            weight: WeightForm::Plain,
+        };
+        let result = gpu().kernels.rms_norm(
+            &gpu().stream,
+            &op,
+            view(&x, [1, 8]),
+            view(&w, [8]),
+            view_mut(&mut out, [1, 8]),
+        );
+        assert!(
+            matches!(result, Err(Error::InvalidOption { name: "eps", .. })),
+            "{result:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_must_be_contiguous() {
+    let data = zeros(64 * 4);
+    let mut out = zeros(64);
+    let strided = Layout::strided([1, 1, 1, 64], [256, 256, 256, 2], 0);
+    let args = PrefillArgs {
+        q: view(&data, [1, 1, 1, 64]),
+        k: TensorView::new(data.as_view(), strided).expect("a view"),
+        v: view(&data, [1, 1, 1, 64]),
+        o: view_mut(&mut out, [1, 1, 1, 64]),
+        lse: None,
+    };
+    assert_eq!(
+        gpu()
+            .kernels
+            .prefill(&gpu().stream, &Prefill::default(), args),
+        Err(Error::LastDimensionStrided {
+            operand: "k",
+            stride: 2
+        })
+    );
+}
+
+#[test]
+fn addresses_and_strides_must_be_aligned_to_the_vectors() {
+    let data = zeros(1024);
+    let mut out = zeros(256);
+    let mut run = |layout: Layout<4>| {
+        let shape = layout.shape();
+        let args = PrefillArgs {
+            q: TensorView::new(data.as_view(), layout).expect("a view"),
+            k: view(&data, shape),
+            v: view(&data, shape),
+            o: view_mut(&mut out, shape),
+            lse: None,
+        };
+        gpu()
+            .kernels
+            .prefill(&gpu().stream, &Prefill::default(), args)
+    };
+    let by_address = run(Layout::strided([1, 1, 1, 64], [64, 64, 64, 1], 3));
+    assert!(
+        matches!(by_address, Err(Error::Misaligned { operand: "q", what: "address", required: 16, found }) if found % 16 == 6),
+        "{by_address:?}"
+    );
+    assert_eq!(
+        run(Layout::strided([1, 3, 1, 64], [64, 68, 64, 1], 0)),
+        Err(Error::Misaligned {
+            operand: "q",
+            what: "stride of seqlen",
+            required: 16,
+            found: 136
+        })
+    );
+}
+
+#[test]
+fn operands_of_another_context_are_refused() {
+    // A context of its own, beside the device's primary one that the suite uses.
+    let other = CudaContext::new_non_primary(0, 0).expect("a second context");
+    let foreign_stream = other.new_stream().expect("a stream");
+    let foreign = foreign_stream.alloc_zeros::<f16>(8).expect("memory");
+    gpu().context.bind_to_thread().expect("the first context");
+    let (x, w) = (zeros(8), zeros(8));
+    let mut out = zeros(8);
+    let op = RmsNorm {
+        eps: 1e-6,
+        weight: WeightForm::Plain,
+    };
+    let mut run = |stream: &_, x: &CudaSlice<f16>, w: &CudaSlice<f16>| {
+        let out = view_mut(&mut out, [1, 8]);
+        gpu()
+            .kernels
+            .rms_norm(stream, &op, view(x, [1, 8]), view(w, [8]), out)
+    };
+    let mismatch = |operand| Err(Error::ContextMismatch { operand });
+    assert_eq!(run(&*gpu().stream, &x, &w), Ok(()));
+    assert_eq!(run(&*foreign_stream, &x, &w), mismatch("stream"));
+    assert_eq!(run(&*gpu().stream, &foreign, &w), mismatch("x"));
+    assert_eq!(run(&*gpu().stream, &x, &foreign), mismatch("weight"));
+}
+
+#[test]
+fn sequences_beyond_the_kernels_counters_are_refused() {
+    // Stride 0 makes a huge tensor of a small buffer.
+    let data = zeros(64);
+    let mut out = zeros(64);
+    let seqlen = 1usize << 30;
+    let long = Layout::strided([1, seqlen, 1, 64], [0, 0, 0, 1], 0);
+    let args = PrefillArgs {
+        q: view(&data, [1, 1, 1, 64]),
+        k: TensorView::new(data.as_view(), long).expect("a view"),
+        v: TensorView::new(data.as_view(), long).expect("a view"),
+        o: view_mut(&mut out, [1, 1, 1, 64]),
+        lse: None,
+    };
+    let result = gpu()
+        .kernels
+        .prefill(&gpu().stream, &Prefill::default(), args);
+    assert!(
+        matches!(result, Err(Error::TooLarge { operand: "k", axis: "seqlen", found, .. }) if found == seqlen),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn rms_norm_names_what_does_not_fit() {
+    let op = RmsNorm {
+        eps: 1e-6,
+        weight: WeightForm::Plain,
+    };
+    let (x, w) = (zeros(64), zeros(64));
+    let mut out = zeros(64);
+    let mut run = |x_shape, w_shape: usize, out_shape| {
+        let out = view_mut(&mut out, out_shape);
+        gpu().kernels.rms_norm(
+            &gpu().stream,
+            &op,
+            view(&x, x_shape),
+            view(&w, [w_shape]),
+            out,
+        )
+    };
+    let mismatch = |operand, axis, expected, found| {
+        Err(Error::ShapeMismatch {
+            operand,
+            axis,
+            expected,
+            found,
+        })
+    };
+    assert_eq!(run([2, 8], 8, [2, 8]), Ok(()));
+    assert_eq!(run([2, 8], 9, [2, 8]), mismatch("weight", "width", 8, 9));
+    assert_eq!(run([2, 8], 8, [3, 8]), mismatch("out", "rows", 2, 3));
+    assert_eq!(run([2, 8], 8, [2, 7]), mismatch("out", "width", 8, 7));
+}
+
+const ROPE: Rope = Rope {
+    style: RopeStyle::HalfSplit,
+    rotary_dim: None,
+    frequencies: Frequencies::Base {
+        base: 10_000.0,
+        scale: 1.0,
+    },
+};
+
+/// RoPE of `tokens` tokens with one head of 8 elements, against a table of four positions.
+fn rope(op: &Rope, positions: &[i32], table: bool) -> Result<(), Error> {
+    let stream = &gpu().stream;
+    let positions = Positions::new(stream, positions)?;
+    let mut q = zeros(64);
+    let angles = stream.alloc_zeros::<f32>(4 * 2 * 4).expect("memory");
+    let table = table.then(|| TensorView::contiguous(angles.as_view(), [4, 2, 4]).expect("a view"));
+    let q = view_mut(&mut q, [2, 1, 8]);
+    gpu().kernels.rope(
+        stream,
+        op,
+        RopeArgs {
+            q,
+            k: None,
+            positions: &positions,
+            table,
+        },
+    )
+}
+
+#[test]
+fn positions_must_exist() {
+    let by_table = Rope {
+        frequencies: Frequencies::Table,
+        ..ROPE
+    };
+    assert_eq!(rope(&by_table, &[0, 3], true), Ok(()));
+    assert_eq!(
+        rope(&by_table, &[0, 4], true),
+        Err(Error::PositionOutOfRange {
+            index: 1,
+            position: 4,
+            limit: 4
+        })
+    );
+    assert_eq!(
+        rope(&ROPE, &[-1, 0], false),
+        Err(Error::PositionOutOfRange {
+            index: 0,
+            position: -1,
+            limit: 1 << 31
+        })
+    );
+    assert_eq!(
+        rope(&ROPE, &[0, 1, 2], false),
+        Err(Error::ShapeMismatch {
+            operand: "positions",
+            axis: "tokens",
+            expected: 2,
+            found: 3
+        })
+    );
+}
+
+#[test]
+fn a_table_comes_exactly_with_table_frequencies() {
+    assert_eq!(rope(&ROPE, &[0, 1], true), Err(Error::TableMismatch));
+    let by_table = Rope {
+        frequencies: Frequencies::Table,
+        ..ROPE
+    };
+    assert_eq!(rope(&by_table, &[0, 1], false), Err(Error::TableMismatch));
+}
+
+#[test]
+fn rope_options_without_meaning_are_refused() {
+    for rotary_dim in [0, 3, 10] {
+        assert_eq!(
+            rope(
+                &Rope {
+                    rotary_dim: Some(rotary_dim),
+                    ..ROPE
+                },
+                &[0, 1],
+                false
+            ),
+            Err(Error::Unsupported(Unsupported::RotaryDim {
+                rotary_dim,
+                head_dim: 8,
+                limit: 512
+            }))
+        );
+    }
+    for (base, scale, name) in [
+        (0.0, 1.0, "base"),
+        (f64::NAN, 1.0, "base"),
+        (1e4, f64::INFINITY, "scale"),
+    ] {
+        let op = Rope {
+            frequencies: Frequencies::Base { base, scale },
+            ..ROPE
+        };
+        let result = rope(&op, &[0, 1], false);
+        assert!(
+            matches!(result, Err(Error::InvalidOption { name: n, .. }) if n == name),
+            "{result:?}"
+        );
+    }
+}
+
+#[test]
+fn views_outside_their_buffer_cannot_be_made() {
+    let mut data = zeros(10);
+    let read = TensorView::new(data.as_view(), Layout::strided([2, 4], [6, 1], 1)).map(|_| ());
+    assert_eq!(
+        read,
+        Err(LayoutError::OutOfBounds {
+            span: 11,
+            buffer: 10
+        })
+    );
+    let huge = Layout::strided([usize::MAX, 4], [usize::MAX / 2, 1], 1);
+    assert_eq!(
+        TensorView::new(data.as_view(), huge).map(|_| ()),
+        Err(LayoutError::Overflow)
+    );
+    let overlapping = Layout::strided([2, 4], [3, 1], 0);
+    assert!(
+        TensorView::new(data.as_view(), overlapping).is_ok(),
+        "reading twice is fine"
+    );
+    assert_eq!(
+        TensorViewMut::new(data.as_view_mut(), overlapping).map(|_| ()),
+        Err(LayoutError::Overlapping {
+            shape: vec![2, 4],
+            strides: vec![3, 1]
+        })
+    );
+    let layout_error: Error = LayoutError::Overflow.into();
+    assert_eq!(layout_error.to_string(), LayoutError::Overflow.to_string());
+}
+
+#[test]
+fn driver_errors_are_passed_on() {
+    let refused = gpu()
+        .stream
+        .alloc_zeros::<u8>(1 << 50)
+        .map(|_| ())
+        .map_err(Error::from);
+    let out_of_memory = DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+    assert_eq!(refused, Err(Error::Driver(out_of_memory)));
+}
