@@ -1,0 +1,60 @@
+/*
+ * Copies of [rows, head_dim] tiles from global to shared memory, 16 bytes per cp.async.
+ *
+ * Consecutive threads take consecutive chunks of a row, so that a warp reads whole 128-byte lines; a thread keeps
+ * its chunk and steps down the rows. Rows outside the given range are zero-filled and not read.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "../common/ptx.cuh"
+#include "../common/smem_tile.cuh"
+
+namespace fflash {
+
+/* Walks down a strided matrix of 16-bit elements, one Tile at a time. */
+template <class Tile, int kThreads>
+class TileLoader {
+public:
+    static constexpr int kRowsPerPass = kThreads / Tile::kChunks;
+    static constexpr int kPasses = Tile::kRows / kRowsPerPass;
+    static_assert(kPasses * kRowsPerPass == Tile::kRows, "threads cover the tile evenly");
+    static_assert(kRowsPerPass % kSwizzleRows == 0, "a thread's chunk has the same place in every pass");
+
+    /*
+     * `matrix` is row 0 of the matrix and `stride` the elements from row to row; the first tile starts at `row`. Only
+     * rows [row_first, row_end) exist.
+     */
+    __device__ __forceinline__ TileLoader(const void *matrix, int64_t stride, int row, int row_first, int row_end) {
+        const int thread_row = threadIdx.x / Tile::kChunks;
+        const int chunk = threadIdx.x % Tile::kChunks;
+        source_ = static_cast<const char *>(matrix) + ((row + thread_row) * stride + chunk * kChunkElements) * 2;
+        pass_bytes_ = stride * (kRowsPerPass * 2);
+        row_ = row + thread_row - row_first;
+        rows_ = row_end - row_first;
+        target_ = Tile::offset(thread_row, chunk);
+    }
+
+    /* Starts the copy of the next tile into the one at shared address `tile`. */
+    __device__ __forceinline__ void load_next(uint32_t tile) {
+#pragma unroll
+        for (int pass = 0; pass < kPasses; ++pass) {
+            /* One comparison for both ends: rows before the first wrap to large numbers. */
+            const bool exists = uint32_t(row_ + pass * kRowsPerPass) < uint32_t(rows_);
+            ptx::cp_async_16(tile + target_ + pass * kRowsPerPass * Tile::kRowBytes, source_,
+                             exists ? kChunkBytes : 0);
+            source_ += pass_bytes_;
+        }
+        row_ += Tile::kRows;
+    }
+
+private:
+    const char *source_;
+    int64_t pass_bytes_;
+    int row_;
+    int rows_;
+    uint32_t target_;
+};
+
+}  // namespace fflash

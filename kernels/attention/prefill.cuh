@@ -1,0 +1,337 @@
+/*
+ * Fused attention over whole sequences: O = softmax(mask(softcap(Q K^T * scale))) V, with optional log-sum-exp.
+ *
+ * Grid    x = ceil(seqlen_q / block_m) * num_qo_heads * batch; row blocks vary fastest and run from the last to the first
+ *         (under a causal mask the last is the longest), then heads, so that CTAs that share K and V run together.
+ * CTA     one block of block_m query rows of one head; loops over the key tiles that some row of it sees.
+ * Warp    block_m / warps rows, all keys, all of head_dim: a row's softmax never leaves its warp.
+ *
+ * Shared memory (traits.cuh), bytes:   K tiles  V tiles      Q   total
+ *   head_dim  64: 128 x 64 tiles         16384    16384  16384   49152
+ *   head_dim 128: 128 x 32 tiles         16384    16384  32768   65536
+ *   head_dim 256: 128 x 32 tiles         32768    (in Q) 65536   98304
+ * O leaves through Q's bytes, to be stored in whole lines.
+ *
+ * Pipeline: step t turns S(t) into weights, issues S(t + 1) = Q K(t + 1)^T and then O += P(t) V(t), so that the
+ * tensor cores have the next product while the softmax runs. It needs V(t) and K(t + 1), which one cp.async group
+ * brought:
+ *   step t:  wait for own copies of group t = {K(t + 1), V(t)}
+ *            barrier: all threads' copies have landed, and all warps are done with step t - 1
+ *            issue group t + 1 = {K(t + 2), V(t + 1)} over K(t) and V(t - 1), which step t - 1 read last
+ *            compute
+ * Steps over tiles that all rows see in full carry no mask; the others, and all under a softcap, take the general step.
+ *
+ * Preconditions (checked by the host): head_dim contiguous; pointers and strides multiples of 16 bytes; seqlens in
+ * [0, kMaxSeqlen]; window bounds non-negative; num_qo_heads = group_size * num_kv_heads; grid below 2^31.
+ *
+ * A key that no row of a block sees is not read, nor is anything past seqlen_k. A key that some but not all rows of a block
+ * see has weight 0 in the others: if its V is NaN or infinite, so become those rows (0 * NaN), here as in every
+ * attention kernel that multiplies tiles.
+ *
+ * Source: FlashAttention-2 (Dao, arXiv 2307.08691) for the loop; the overlap of softmax and products within a warp is that of
+ * FlashAttention-3 (Shah et al., arXiv 2407.08608, 3.2).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "../common/fragment.cuh"
+#include "../common/ptx.cuh"
+#include "../common/smem_tile.cuh"
+#include "../common/types.cuh"
+#include "../params.h"
+#include "kv_tiles.cuh"
+#include "mask.cuh"
+#include "seqlen.cuh"
+#include "softmax.cuh"
+#include "traits.cuh"
+
+namespace fflash {
+
+/* What one CTA computes: a block of query rows of one head. */
+struct PrefillBlock {
+    int batch;
+    int qo_head;
+    int kv_head;
+    int row_first;
+    int row_end;
+
+    template <int kBlockM>
+    __device__ __forceinline__ static PrefillBlock of(const fflash_prefill_params &params) {
+        const int blocks = (params.seqlen_q + kBlockM - 1) / kBlockM;
+        const int head = blockIdx.x / blocks;
+        PrefillBlock block;
+        block.batch = head / params.num_qo_heads;
+        block.qo_head = head % params.num_qo_heads;
+        block.kv_head = block.qo_head / params.group_size;
+        block.row_first = (blocks - 1 - blockIdx.x % blocks) * kBlockM;
+        block.row_end = min(block.row_first + kBlockM, params.seqlen_q);
+        return block;
+    }
+};
+
+/* Row 0 of one head of a [batch, seqlen, heads, head_dim] tensor of 16-bit elements. */
+template <class Pointer>
+__device__ __forceinline__ Pointer *head_of(Pointer *tensor, const fflash_strides4 &strides, int batch, int head) {
+    return tensor + batch * strides.batch + head * strides.heads;
+}
+
+/* The products and the softmax of one warp. */
+template <class Traits>
+class PrefillWarp {
+    using T = typename Traits::Element;
+    static constexpr int kHeadDim = Traits::kHeadDim;
+    static constexpr int kMTiles = Traits::kMTiles;
+    static constexpr int kNTiles = Traits::kBlockN / kMmaN;
+    static constexpr int kOTiles = kHeadDim / kMmaN;
+    static constexpr int kQKSteps = kHeadDim / kMmaK;
+    static constexpr int kPVSteps = Traits::kBlockN / kMmaK;
+
+public:
+    __device__ __forceinline__ PrefillWarp(uint32_t sQ)
+        : sQ_(sQ + warp_row() * Traits::QTile::kRowBytes),
+          q_reader_(SquareReader<typename Traits::QTile>::rows_first()),
+          k_reader_(SquareReader<typename Traits::KvTile>::columns_first()),
+          v_reader_(SquareReader<typename Traits::KvTile>::rows_first()) {
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+            for (int n = 0; n < kOTiles; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) acc_o_[m][n][i] = 0.0f;
+    }
+
+    /* The first of this warp's rows, within the block. */
+    __device__ __forceinline__ static int warp_row() { return threadIdx.x / kWarpSize * Traits::kWarpRows; }
+
+    /* Moves Q from shared memory to registers, for traits that keep it there. */
+    __device__ __forceinline__ void hold_q() {
+#pragma unroll
+        for (int k = 0; k < kQKSteps; ++k) read_q(tSrQ_[k % kHeldQSteps], k);
+    }
+
+    /* S = Q K^T of the tile at shared address sK. */
+    __device__ __forceinline__ void multiply_qk(uint32_t sK) {
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+            for (int n = 0; n < kNTiles; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) acc_s_[m][n][i] = 0.0f;
+#pragma unroll
+        for (int k = 0; k < kQKSteps; ++k) {
+            uint32_t(&rQ)[kMTiles][4] = tSrQ_[k % kHeldQSteps];
+            if constexpr (!Traits::kQInRegisters) read_q(rQ, k);
+#pragma unroll
+            for (int n = 0; n < kNTiles; n += 2) {
+                uint32_t rK[4];
+                ptx::ldmatrix_x4(rK, k_reader_.address(sK, n * kMmaN, k * kMmaK));
+#pragma unroll
+                for (int m = 0; m < kMTiles; ++m) {
+                    mma<T>(acc_s_[m][n], rQ[m], rK[0], rK[1]);
+                    mma<T>(acc_s_[m][n + 1], rQ[m], rK[2], rK[3]);
+                }
+            }
+        }
+    }
+
+    /* Scale, softcap and mask for S of the tile that starts at `key`. */
+    __device__ __forceinline__ void shape_logits(const LogitTransform &transform, const KeyBounds &bounds, int row_first,
+                                                 int key) {
+        if (transform.explicit_transform) transform_logits(acc_s_, transform);
+        mask_logits(acc_s_, bounds, row_first + warp_row() + lane_row(), key + lane_col());
+    }
+
+    /* Turns S into P, rounded to the element type, and rescales O to the new maxima. */
+    __device__ __forceinline__ void weigh(float exponent_scale) {
+        float rescale[kMTiles][kLaneRows];
+        softmax_.update(acc_s_, exponent_scale, rescale);
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+            for (int k = 0; k < kPVSteps; ++k) pack_operand_a<T>(tOrP_[m][k], acc_s_[m][2 * k], acc_s_[m][2 * k + 1]);
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+            for (int n = 0; n < kOTiles; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) acc_o_[m][n][i] *= rescale[m][i / 2];
+    }
+
+    /* O += P V of the tile at shared address sV. */
+    __device__ __forceinline__ void multiply_pv(uint32_t sV) {
+#pragma unroll
+        for (int k = 0; k < kPVSteps; ++k)
+#pragma unroll
+            for (int n = 0; n < kOTiles; n += 2) {
+                uint32_t rV[4];
+                ptx::ldmatrix_x4_trans(rV, v_reader_.address(sV, k * kMmaK, n * kMmaN));
+#pragma unroll
+                for (int m = 0; m < kMTiles; ++m) {
+                    mma<T>(acc_o_[m][n], tOrP_[m][k], rV[0], rV[1]);
+                    mma<T>(acc_o_[m][n + 1], tOrP_[m][k], rV[2], rV[3]);
+                }
+            }
+    }
+
+    /* Normalises O, stores it and, if asked for, the log-sum-exp. Q's bytes in shared memory must be free. */
+    __device__ __forceinline__ void store(char *smem_q, const fflash_prefill_params &params, const PrefillBlock &block,
+                                          const KeyBounds &bounds) {
+        softmax_.finish();
+        using Tile = typename Traits::QTile;
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+            for (int half = 0; half < kLaneRows; ++half) {
+                const int tile_row = warp_row() + m * kMmaM + half * 8 + lane_row();
+                const int row = block.row_first + tile_row;
+                const bool sees_any = bounds.first(row) < bounds.end(row);
+                /* A row that sees keys divides even by 0: all its logits were -inf, and 0 / 0 is the answer. */
+                const float inverse = sees_any ? 1.0f / softmax_.sum[m][half] : 0.0f;
+#pragma unroll
+                for (int n = 0; n < kOTiles; ++n) {
+                    const float(&o)[4] = acc_o_[m][n];
+                    const uint32_t pair = pack_f32<T>(o[half * 2] * inverse, o[half * 2 + 1] * inverse);
+                    *reinterpret_cast<uint32_t *>(smem_q + Tile::offset(tile_row, n) + lane_col() * 2) = pair;
+                }
+                if (params.lse != nullptr && row < block.row_end && threadIdx.x % kRowLanes == 0)
+                    params.lse[block.batch * params.lse_batch_stride + block.qo_head * params.lse_head_stride +
+                               row * params.lse_seqlen_stride] = softmax_.log_sum_exp(m, half);
+            }
+        __syncwarp();
+        store_rows(smem_q, params, block);
+    }
+
+private:
+    /* Copies this warp's rows of O from shared to global memory, 16 bytes per lane, whole lines per row. */
+    __device__ __forceinline__ static void store_rows(const char *smem_q, const fflash_prefill_params &params,
+                                                      const PrefillBlock &block) {
+        using Tile = typename Traits::QTile;
+        constexpr int kRowsPerPass = kWarpSize / Tile::kChunks;
+        static_assert(kRowsPerPass * Tile::kChunks == kWarpSize, "a warp stores whole rows");
+        const int lane = threadIdx.x % kWarpSize;
+        const int chunk = lane % Tile::kChunks;
+        T *gO = head_of(static_cast<T *>(params.o), params.o_strides, block.batch, block.qo_head);
+#pragma unroll
+        for (int pass = 0; pass < Traits::kWarpRows / kRowsPerPass; ++pass) {
+            const int tile_row = warp_row() + pass * kRowsPerPass + lane / Tile::kChunks;
+            const int row = block.row_first + tile_row;
+            if (row < block.row_end)
+                *reinterpret_cast<uint4 *>(gO + row * params.o_strides.seqlen + chunk * kChunkElements) =
+                    *reinterpret_cast<const uint4 *>(smem_q + Tile::offset(tile_row, chunk));
+        }
+    }
+
+    __device__ __forceinline__ void read_q(uint32_t (&rQ)[kMTiles][4], int k) {
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m) ptx::ldmatrix_x4(rQ[m], q_reader_.address(sQ_, m * kMmaM, k * kMmaK));
+    }
+
+    /* Q fragments alive at a time: all of them, or those of one k step. */
+    static constexpr int kHeldQSteps = Traits::kQInRegisters ? kQKSteps : 1;
+
+    uint32_t sQ_;
+    SquareReader<typename Traits::QTile> q_reader_;
+    SquareReader<typename Traits::KvTile> k_reader_;
+    SquareReader<typename Traits::KvTile> v_reader_;
+    OnlineSoftmax<kMTiles> softmax_;
+    uint32_t tSrQ_[kHeldQSteps][kMTiles][4];
+    uint32_t tOrP_[kMTiles][kPVSteps][4];
+    float acc_s_[kMTiles][kNTiles][4];
+    float acc_o_[kMTiles][kOTiles][4];
+};
+
+/* The K and V tiles of a CTA: double buffers in shared memory and the copies into them. */
+template <class Traits>
+class KvPipeline {
+    using Tile = typename Traits::KvTile;
+    using Loader = TileLoader<Tile, Traits::kThreads>;
+
+public:
+    template <class T>
+    __device__ __forceinline__ KvPipeline(uint32_t smem, const T *gK, const T *gV, const fflash_prefill_params &params,
+                                          const TileRange &tiles)
+        : smem_(smem),
+          k_(gK, params.k_strides.seqlen, tiles.first * Tile::kRows, tiles.key_first, tiles.key_end),
+          v_(gV, params.v_strides.seqlen, tiles.first * Tile::kRows, tiles.key_first, tiles.key_end) {}
+
+    __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + tile % 2 * Tile::kBytes; }
+    __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + tile % 2 * Tile::kBytes; }
+
+    /* K is loaded in tile order, and so is V; past the last tile only zeros are written. */
+    __device__ __forceinline__ void load_k(int tile) { k_.load_next(sK(tile)); }
+    __device__ __forceinline__ void load_v(int tile) { v_.load_next(sV(tile)); }
+
+private:
+    static_assert(Traits::kStages == 2, "the buffer of a tile is its parity");
+    uint32_t smem_;
+    Loader k_;
+    Loader v_;
+};
+
+/* Step `tile` of the pipeline described at the top. */
+template <bool kGeneral, class Traits>
+__device__ __forceinline__ void prefill_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
+                                             const TileRange &tiles, const LogitTransform &transform,
+                                             const KeyBounds &bounds, int row_first) {
+    ptx::cp_async_wait<0>();
+    __syncthreads();
+    kv.load_k(tile + 2);
+    kv.load_v(tile + 1);
+    ptx::cp_async_commit();
+    if constexpr (kGeneral) warp.shape_logits(transform, bounds, row_first, tile * Traits::kBlockN);
+    warp.weigh(transform.exponent_scale);
+    if (!kGeneral || tile + 1 < tiles.end) warp.multiply_qk(kv.sK(tile + 1));
+    warp.multiply_pv(kv.sV(tile));
+}
+
+template <class Traits>
+__device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
+    using T = typename Traits::Element;
+    extern __shared__ __align__(Traits::QTile::kAlignment) char smem[];
+    const uint32_t smem_base = __cvta_generic_to_shared(smem);
+
+    const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
+    const KeyBounds bounds(params);
+    TileRange tiles = TileRange::of<Traits::kBlockN>(bounds, block.row_first, block.row_end - 1);
+    const LogitTransform transform(params.softmax_scale, params.softcap);
+    if (transform.explicit_transform) tiles.plain_end = tiles.plain_first;
+
+    PrefillWarp<Traits> warp(smem_base + Traits::kSmemQ);
+    if (tiles.first < tiles.end) {
+        const T *gQ = head_of(static_cast<const T *>(params.q), params.q_strides, block.batch, block.qo_head);
+        const T *gK = head_of(static_cast<const T *>(params.k), params.k_strides, block.batch, block.kv_head);
+        const T *gV = head_of(static_cast<const T *>(params.v), params.v_strides, block.batch, block.kv_head);
+        KvPipeline<Traits> kv(smem_base, gK, gV, params, tiles);
+        TileLoader<typename Traits::QTile, Traits::kThreads>(gQ, params.q_strides.seqlen, block.row_first,
+                                                             block.row_first, block.row_end)
+            .load_next(smem_base + Traits::kSmemQ);
+        kv.load_k(tiles.first);
+        ptx::cp_async_commit();
+        if constexpr (Traits::kQInRegisters) {
+            ptx::cp_async_wait<0>();
+            __syncthreads();
+            warp.hold_q();
+            __syncthreads(); /* V is about to overwrite Q */
+        }
+        kv.load_k(tiles.first + 1);
+        kv.load_v(tiles.first);
+        ptx::cp_async_commit();
+        if constexpr (!Traits::kQInRegisters) {
+            ptx::cp_async_wait<1>();
+            __syncthreads();
+        }
+        warp.multiply_qk(kv.sK(tiles.first));
+
+        for (int tile = tiles.first; tile < tiles.end; ++tile) {
+            for (; tile >= tiles.plain_first && tile < tiles.plain_end; ++tile)
+                prefill_step<false>(warp, kv, tile, tiles, transform, bounds, block.row_first);
+            prefill_step<true>(warp, kv, tile, tiles, transform, bounds, block.row_first);
+        }
+        ptx::cp_async_wait<0>();
+        __syncthreads(); /* O is about to overwrite Q, and V where they share bytes */
+    }
+    warp.store(smem + Traits::kSmemQ, params, block, bounds);
+}
+
+}  // namespace fflash

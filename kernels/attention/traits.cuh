@@ -1,0 +1,72 @@
+/*
+ * The tile table of the prefill kernels and what follows from it at compile time.
+ *
+ * src/attention/tiles.rs holds the same table for launches; a test there reads the rows below.
+ */
+#pragma once
+
+#include "../common/fragment.cuh"
+#include "../common/smem_tile.cuh"
+
+namespace fflash {
+
+template <int kHeadDim>
+struct PrefillTile;
+
+/*
+ * head_dim, block_m (queries per CTA), block_n (keys per tile), warps, q_in_registers.
+ *
+ * Accumulators bound the tiles: a warp keeps block_m / warps rows of O (head_dim columns) and of S (block_n), all
+ * in registers. 32 rows per warp halve the shared-memory reads per mma against 16; at head_dim 256 the accumulators
+ * of 32 rows do not fit, and Q is held in registers instead. Shared memory stays below the 99 KiB
+ * that every architecture from sm_80 on has.
+ */
+#define FFLASH_PREFILL_TILE(head_dim, block_m, block_n, warps, q_in_registers) \
+    template <>                                                                \
+    struct PrefillTile<head_dim> {                                             \
+        static constexpr int kBlockM = block_m;                                \
+        static constexpr int kBlockN = block_n;                                \
+        static constexpr int kWarps = warps;                                   \
+        static constexpr bool kQInRegisters = q_in_registers;                  \
+    }
+FFLASH_PREFILL_TILE(64, 128, 64, 4, false);
+FFLASH_PREFILL_TILE(128, 128, 32, 4, false);
+FFLASH_PREFILL_TILE(256, 128, 32, 8, true);
+#undef FFLASH_PREFILL_TILE
+
+template <class Element_, int kHeadDim_>
+struct PrefillTraits {
+    using Element = Element_;
+    using Tile = PrefillTile<kHeadDim_>;
+    static constexpr int kHeadDim = kHeadDim_;
+    static constexpr int kBlockM = Tile::kBlockM;
+    static constexpr int kBlockN = Tile::kBlockN;
+    static constexpr int kWarps = Tile::kWarps;
+    static constexpr bool kQInRegisters = Tile::kQInRegisters;
+
+    static constexpr int kThreads = kWarps * kWarpSize;
+    static constexpr int kWarpRows = kBlockM / kWarps;
+    static constexpr int kMTiles = kWarpRows / kMmaM;          /* accumulator rows of a warp, in tiles of 16 */
+    static constexpr int kRows = kMTiles * kLaneRows;          /* query rows that one lane has a share of */
+    /* With 64K registers per SM, two CTAs of 128 threads or one of 256 leave 255 to a thread. */
+    static constexpr int kMinBlocks = 256 / kThreads;
+
+    using QTile = SmemTile<kBlockM, kHeadDim>;
+    using KvTile = SmemTile<kBlockN, kHeadDim>;
+
+    /* Double buffers: while a tile is multiplied the next is on its way, and one barrier per tile suffices. */
+    static constexpr int kStages = 2;
+    static constexpr int kSmemK = 0;
+    static constexpr int kSmemV = kSmemK + kStages * KvTile::kBytes;
+    /* Q that moves on to registers shares its bytes with the V tiles, which are loaded after. */
+    static constexpr int kSmemQ = kQInRegisters ? kSmemV : kSmemV + kStages * KvTile::kBytes;
+    static constexpr int kSmemBytes = kSmemQ + QTile::kBytes;
+
+    static_assert(sizeof(Element) == 2, "fragments hold pairs of 16-bit elements");
+    static_assert(kWarps * kMTiles * kMmaM == kBlockM, "warps split the rows evenly");
+    static_assert(kBlockN % (2 * kMmaN) == 0 && kHeadDim % (2 * kMmaN) == 0, "ldmatrix.x4 reads 16x16 squares");
+    static_assert(!kQInRegisters || QTile::kBytes >= kStages * KvTile::kBytes, "the V tiles lie inside Q's bytes");
+    static_assert(kSmemBytes <= 99 * 1024, "the least that sm_80 and later offer to one CTA");
+};
+
+}  // namespace fflash
