@@ -41,10 +41,7 @@ impl Kernels {
         if IMAGES.is_empty() {
             return Err(Error::KernelsNotBuilt);
         }
-        let (major, minor) = context.compute_capability()?;
-        if major < 8 {
-            return Err(Unsupported::ComputeCapability { major, minor }.into());
-        }
+        check_capability(context.compute_capability()?)?;
         let variants: HashMap<String, Variant> = Variant::all()
             .into_iter()
             .map(|variant| (variant.to_string(), variant))
@@ -112,4 +109,80 @@ fn max_dynamic_shared(variant: Variant) -> Option<u32> {
         Variant::Rope { .. } => rope::MAX_SHARED_BYTES,
     };
     (bytes > 48 * 1024).then_some(bytes)
+}
+
+/// The kernels use instructions of compute capability 8.0 (cp.async, bf16 mma).
+fn check_capability((major, minor): (i32, i32)) -> Result<(), Unsupported> {
+    if major >= 8 {
+        Ok(())
+    } else {
+        Err(Unsupported::ComputeCapability { major, minor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_before_ampere_are_refused() {
+        let refused = |major, minor| Err(Unsupported::ComputeCapability { major, minor });
+        assert_eq!(check_capability((7, 5)), refused(7, 5));
+        assert_eq!(check_capability((8, 0)), Ok(()));
+        assert_eq!(check_capability((12, 0)), Ok(()));
+    }
+
+    /// What nvcc, the host compiler and Rust make of params.h must be one layout: a kernel reads
+    /// at nvcc's offsets what Rust wrote at its own.
+    #[cfg(ferroflash_kernels)]
+    #[test]
+    fn parameter_blocks_have_one_layout() {
+        use crate::launch::params::*;
+        let rust: &[(&str, usize)] = &include!(concat!(env!("OUT_DIR"), "/rust_layout.rs"));
+        let c: &[(&str, usize)] = &include!(concat!(env!("OUT_DIR"), "/c_layout.rs"));
+        assert_eq!(rust, c, "Rust and the host compiler disagree");
+
+        cusim::Device::from_env("FERROFLASH_DEVICE").expect("a device");
+        let context = CudaContext::new(0).expect("a context");
+        let image = include_bytes!(concat!(env!("OUT_DIR"), "/build_layout_probe.fatbin"));
+        let module = context
+            .load_module(Ptx::from_binary(image.to_vec()))
+            .expect("the probe");
+        let stream = context.default_stream();
+        let layout = module
+            .get_global("fflash_layout", &stream)
+            .expect("the array");
+        let bytes = stream.clone_dtoh(&layout).expect("its contents");
+        let (words, rest) = bytes.as_chunks::<8>();
+        assert!(rest.is_empty());
+        let ptx: Vec<usize> = words
+            .iter()
+            .map(|&word| u64::from_le_bytes(word) as usize)
+            .collect();
+        let rust: Vec<usize> = rust.iter().map(|&(_, value)| value).collect();
+        assert_eq!(rust, ptx, "Rust and nvcc disagree");
+    }
+
+    /// Builds without a C toolchain compile against the snapshot.
+    #[cfg(ferroflash_kernels)]
+    #[test]
+    fn the_snapshot_of_the_bindings_is_current() {
+        let snapshot = include_str!("../build/params_snapshot.rs");
+        let generated = include_str!(concat!(env!("OUT_DIR"), "/params.rs"));
+        assert_eq!(
+            snapshot, generated,
+            "copy the generated file over build/params_snapshot.rs"
+        );
+    }
+
+    #[cfg(not(ferroflash_kernels))]
+    #[test]
+    fn a_build_without_kernels_says_so() {
+        cusim::Device::from_env("FERROFLASH_DEVICE").expect("a device");
+        let context = CudaContext::new(0).expect("a context");
+        assert_eq!(
+            Kernels::load(&context).map(|_| ()),
+            Err(Error::KernelsNotBuilt)
+        );
+    }
 }
