@@ -12,9 +12,9 @@ use crate::launch::{Geometry, Launcher, optional_mut};
 use crate::tensor::{Layout, TensorView, TensorViewMut};
 use crate::variant::{PREFILL_DTYPES, PREFILL_HEAD_DIMS, Variant};
 
-/// Sequences and windows stay below this, so that an index plus or minus a window, rounded up to a
-/// tile, fits in 32 bits.
-const MAX_SEQLEN: usize = (1 << 30) - 1024;
+/// Sequences stay at or below this (kMaxSeqlen of kernels/attention/seqlen.cuh), so that an index plus
+/// or minus a window fits in 32 bits.
+const MAX_SEQLEN: usize = 1 << 29;
 
 /// What the kernel loads and stores at once.
 const VECTOR_BYTES: usize = 16;
