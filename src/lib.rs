@@ -7,6 +7,7 @@ mod kernels;
 mod launch;
 pub mod metadata;
 pub mod norm;
+pub mod reference;
 pub mod rope;
 pub mod tensor;
 mod variant;

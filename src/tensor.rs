@@ -133,7 +133,7 @@ impl<const R: usize> Layout<R> {
         true
     }
 
-    fn check_inside(&self, buffer: usize) -> Result<(), LayoutError> {
+    pub(crate) fn check_inside(&self, buffer: usize) -> Result<(), LayoutError> {
         let span = self.span()?;
         self.len()?;
         if span > buffer {

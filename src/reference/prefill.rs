@@ -1,0 +1,208 @@
+//! Attention, row by row.
+
+use super::{HostTensor, Precision, Tensor};
+use crate::attention::Prefill;
+use crate::dtype::Element;
+
+/// The outputs of attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attention {
+    /// `[batch, seqlen_q, num_qo_heads, head_dim]`.
+    pub o: Tensor<4>,
+    /// `[batch, num_qo_heads, seqlen_q]`, natural log.
+    pub lse: Tensor<3>,
+}
+
+/// `softmax(mask(softcap(q kᵀ · scale))) v` with shapes as in
+/// [`Kernels::prefill`](crate::Kernels::prefill). A query that sees no key gives 0 and `lse = -inf`.
+///
+/// # Panics
+/// When the shapes do not fit each other.
+pub fn prefill<P: Precision, T: Element>(
+    op: &Prefill,
+    q: &HostTensor<'_, T, 4>,
+    k: &HostTensor<'_, T, 4>,
+    v: &HostTensor<'_, T, 4>,
+) -> Attention {
+    let [batch, seqlen_q, num_qo_heads, head_dim] = q.shape();
+    let [_, seqlen_k, num_kv_heads, _] = k.shape();
+    assert_eq!(k.shape(), [batch, seqlen_k, num_kv_heads, head_dim]);
+    assert_eq!(v.shape(), k.shape());
+    assert!(num_qo_heads == 0 || num_qo_heads % num_kv_heads == 0);
+    let scale = f64::from(op.scale_for(head_dim));
+    let mut o = Tensor::filled(q.shape(), 0.0);
+    let mut lse = Tensor::filled([batch, num_qo_heads, seqlen_q], f64::NEG_INFINITY);
+
+    for b in 0..batch {
+        for head in 0..num_qo_heads {
+            let kv_head = head / (num_qo_heads / num_kv_heads);
+            for i in 0..seqlen_q {
+                let keys = visible_keys(op, i, seqlen_q, seqlen_k);
+                if keys.is_empty() {
+                    continue;
+                }
+                let logit = |j| {
+                    let products =
+                        (0..head_dim).map(|d| q.at([b, i, head, d]) * k.at([b, j, kv_head, d]));
+                    let scaled = P::round(P::round(products.sum()) * scale);
+                    match op.softcap {
+                        Some(cap) => P::round(f64::from(cap) * (scaled / f64::from(cap)).tanh()),
+                        None => scaled,
+                    }
+                };
+                let logits: Vec<f64> = keys.clone().map(logit).collect();
+                let (weights, row_lse) = softmax(&logits);
+                *lse.at_mut([b, head, i]) = row_lse;
+                for d in 0..head_dim {
+                    let terms = keys.clone().zip(&weights);
+                    let sum: f64 = terms
+                        .map(|(j, &p)| P::round(p) * v.at([b, j, kv_head, d]))
+                        .sum();
+                    *o.at_mut([b, i, head, d]) = P::round(sum);
+                }
+            }
+        }
+    }
+    Attention { o, lse }
+}
+
+/// The keys that query `i` sees; the last query is aligned with the last key.
+fn visible_keys(
+    op: &Prefill,
+    i: usize,
+    seqlen_q: usize,
+    seqlen_k: usize,
+) -> std::ops::Range<usize> {
+    let (left, right) = op.mask.window();
+    let diagonal = i as i64 + seqlen_k as i64 - seqlen_q as i64;
+    let first = left.map_or(0, |left| (diagonal - i64::from(left)).max(0));
+    let end = right.map_or(seqlen_k as i64, |right| {
+        (diagonal + i64::from(right) + 1).min(seqlen_k as i64)
+    });
+    first as usize..end.max(first) as usize
+}
+
+/// Probabilities, and the natural log of the sum of exponentials.
+fn softmax(logits: &[f64]) -> (Vec<f64>, f64) {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = logits.iter().map(|x| (x - max).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    (
+        exponentials.iter().map(|e| e / sum).collect(),
+        max + sum.ln(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_abs_diff_eq;
+
+    use super::*;
+    use crate::attention::Mask;
+    use crate::reference::{Exact, Rounded};
+    use crate::tensor::Layout;
+    use half::f16;
+
+    /// One head of head_dim 1 with q = 1: the logits are the keys.
+    fn run(op: &Prefill, seqlen_q: usize, k: &[f32], v: &[f32]) -> Attention {
+        let q = vec![1.0f32; seqlen_q];
+        let tensor = |data| {
+            HostTensor::new(data, Layout::contiguous([1, data.len(), 1, 1])).expect("in bounds")
+        };
+        prefill::<Exact, f32>(op, &tensor(&q), &tensor(k), &tensor(v))
+    }
+
+    const LN2: f32 = std::f32::consts::LN_2;
+
+    #[test]
+    fn weights_are_exponentials_of_logits() {
+        // Logits 0, ln 2, ln 2: weights 1/5, 2/5, 2/5.
+        let out = run(&Prefill::default(), 1, &[0.0, LN2, LN2], &[10.0, 20.0, 5.0]);
+        assert_abs_diff_eq!(out.o.data()[0], 12.0, epsilon = 1e-6);
+        assert_abs_diff_eq!(out.lse.data()[0], 5f64.ln(), epsilon = 1e-6);
+    }
+
+    #[test]
+    fn masks_are_aligned_at_the_end() {
+        let (k, v) = ([0.0; 4], [1.0, 2.0, 3.0, 4.0]);
+        let mean = |mask, seqlen_q| {
+            run(
+                &Prefill {
+                    mask,
+                    ..Prefill::default()
+                },
+                seqlen_q,
+                &k,
+                &v,
+            )
+            .o
+            .data()
+            .to_vec()
+        };
+        assert_eq!(mean(Mask::Full, 2), [2.5, 2.5]);
+        assert_eq!(mean(Mask::Causal, 2), [2.0, 2.5]);
+        assert_eq!(
+            mean(
+                Mask::Window {
+                    left: Some(1),
+                    right: Some(0)
+                },
+                2
+            ),
+            [2.5, 3.5]
+        );
+        assert_eq!(
+            mean(
+                Mask::Window {
+                    left: Some(0),
+                    right: Some(1)
+                },
+                2
+            ),
+            [3.5, 4.0]
+        );
+        // More queries than keys: the first two see nothing.
+        assert_eq!(mean(Mask::Causal, 6), [0.0, 0.0, 1.0, 1.5, 2.0, 2.5]);
+    }
+
+    #[test]
+    fn a_query_without_keys_gives_zero_and_minus_infinity() {
+        let out = run(&Prefill::default(), 2, &[], &[]);
+        assert_eq!(out.o.data(), [0.0, 0.0]);
+        assert_eq!(out.lse.data(), [f64::NEG_INFINITY; 2]);
+    }
+
+    #[test]
+    fn scale_comes_before_softcap() {
+        let op = Prefill {
+            softmax_scale: Some(2.0),
+            softcap: Some(3.0),
+            ..Prefill::default()
+        };
+        let out = run(&op, 1, &[6.0], &[1.0]);
+        assert_abs_diff_eq!(out.lse.data()[0], 3.0 * 4f64.tanh(), epsilon = 1e-12);
+    }
+
+    #[test]
+    fn heads_share_keys_in_groups() {
+        let (q, k) = ([1.0f32; 4], [0.0f32; 2]);
+        let q = HostTensor::new(&q, Layout::contiguous([1, 1, 4, 1])).expect("in bounds");
+        let k = HostTensor::new(&k, Layout::contiguous([1, 1, 2, 1])).expect("in bounds");
+        let v = [7.0f32, 8.0];
+        let v = HostTensor::new(&v, Layout::contiguous([1, 1, 2, 1])).expect("in bounds");
+        let out = prefill::<Exact, f32>(&Prefill::default(), &q, &k, &v);
+        assert_eq!(out.o.data(), [7.0, 7.0, 8.0, 8.0]);
+    }
+
+    #[test]
+    fn the_yardstick_rounds_what_is_stored() {
+        let third = [f16::from_f64(1.0), f16::from_f64(1.0), f16::from_f64(1.0)];
+        let q = HostTensor::new(&third[..1], Layout::contiguous([1, 1, 1, 1])).expect("in bounds");
+        let kv = HostTensor::new(&third, Layout::contiguous([1, 3, 1, 1])).expect("in bounds");
+        let exact = prefill::<Exact, f16>(&Prefill::default(), &q, &kv, &kv);
+        let rounded = prefill::<Rounded<f16>, f16>(&Prefill::default(), &q, &kv, &kv);
+        assert_abs_diff_eq!(exact.o.data()[0], 1.0, epsilon = 1e-15);
+        // 3 * f16(1/3) = 0.999756, which f16 can hold.
+        assert_eq!(rounded.o.data()[0], 3.0 * f16::from_f64(1.0 / 3.0).to_f64());
+    }
+}
