@@ -26,35 +26,33 @@ public:
      * `matrix` is row 0 of the matrix and `stride` the elements from row to row; the first tile starts at `row`. Only
      * rows [row_first, row_end) exist.
      */
-    __device__ __forceinline__ TileLoader(const void *matrix, int64_t stride, int row, int row_first, int row_end) {
-        const int thread_row = threadIdx.x / Tile::kChunks;
-        const int chunk = threadIdx.x % Tile::kChunks;
-        source_ = static_cast<const char *>(matrix) + ((row + thread_row) * stride + chunk * kChunkElements) * 2;
-        pass_bytes_ = stride * (kRowsPerPass * 2);
-        row_ = row + thread_row - row_first;
-        rows_ = row_end - row_first;
-        target_ = Tile::offset(thread_row, chunk);
-    }
+    __device__ __forceinline__ TileLoader(const void *matrix, int64_t stride, int row, int row_first, int row_end)
+        : source_(static_cast<const char *>(matrix) + ((row + thread_row()) * stride + thread_chunk() * kChunkElements) * 2),
+          pass_bytes_(stride * (kRowsPerPass * 2)),
+          row_(row - row_first),
+          rows_(row_end - row_first) {}
 
     /* Starts the copy of the next tile into the one at shared address `tile`. */
     __device__ __forceinline__ void load_next(uint32_t tile) {
+        const uint32_t target = tile + Tile::offset(thread_row(), thread_chunk());
 #pragma unroll
         for (int pass = 0; pass < kPasses; ++pass) {
             /* One comparison for both ends: rows before the first wrap to large numbers. */
-            const bool exists = uint32_t(row_ + pass * kRowsPerPass) < uint32_t(rows_);
-            ptx::cp_async_16(tile + target_ + pass * kRowsPerPass * Tile::kRowBytes, source_,
-                             exists ? kChunkBytes : 0);
+            const bool exists = uint32_t(thread_row() + pass * kRowsPerPass + row_) < uint32_t(rows_);
+            ptx::cp_async_16(target + pass * kRowsPerPass * Tile::kRowBytes, source_, exists ? kChunkBytes : 0);
             source_ += pass_bytes_;
         }
         row_ += Tile::kRows;
     }
 
 private:
-    const char *source_;
+    __device__ __forceinline__ static int thread_row() { return threadIdx.x / Tile::kChunks; }
+    __device__ __forceinline__ static int thread_chunk() { return threadIdx.x % Tile::kChunks; }
+
+    const char *source_; /* this thread's chunk in the first row of its next tile */
     int64_t pass_bytes_;
-    int row_;
+    int row_; /* of the next tile, from the first row that exists: the same in all threads */
     int rows_;
-    uint32_t target_;
 };
 
 }  // namespace fflash

@@ -255,8 +255,8 @@ public:
           k_(gK, params.k_strides.seqlen, tiles.first * Tile::kRows, tiles.key_first, tiles.key_end),
           v_(gV, params.v_strides.seqlen, tiles.first * Tile::kRows, tiles.key_first, tiles.key_end) {}
 
-    __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + tile % 2 * Tile::kBytes; }
-    __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + tile % 2 * Tile::kBytes; }
+    __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + (tile & 1) * Tile::kBytes; }
+    __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + (tile & 1) * Tile::kBytes; }
 
     /* K is loaded in tile order, and so is V; past the last tile only zeros are written. */
     __device__ __forceinline__ void load_k(int tile) { k_.load_next(sK(tile)); }
