@@ -1,2 +1,3 @@
 //! A CUDA driver that needs no GPU.
+pub mod image;
 pub mod ptx;

@@ -189,3 +189,70 @@ impl Tarjan {
         self.found.push(component);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    /// Ranks of the instructions of an entry, by the order of the text.
+    fn ranks_of(statements: &str) -> Vec<u32> {
+        let text = format!(
+            ".version 9.0 .target sm_80 .address_size 64\n\
+             .entry k() {{ .reg .pred p; .reg .b32 r; {statements} }}"
+        );
+        ranks(
+            parse(&text).expect(statements).functions[0]
+                .body
+                .as_ref()
+                .expect("a body"),
+        )
+    }
+
+    #[test]
+    fn straight_code_ranks_in_order() {
+        assert_eq!(ranks_of("bar.sync 0; bar.sync 0; ret;"), [0, 1, 2]);
+    }
+
+    #[test]
+    fn both_sides_of_a_branch_rank_before_the_join() {
+        let r = ranks_of("@p bra b; bar.sync 0; bra c; b: bar.sync 0; c: ret;");
+        assert!(r[1] < r[4] && r[3] < r[4] && r[0] < r[1].min(r[3]));
+    }
+
+    #[test]
+    fn a_loop_ranks_before_what_follows_it_wherever_that_stands() {
+        // The exit comes before the loop's tail in the text.
+        let r = ranks_of("a: @p bra tail; exit_: ret; tail: bar.sync 0; @p bra a; bra exit_;");
+        let [head, exit, tail, back, leave] = r[..] else {
+            panic!("{r:?}")
+        };
+        assert!(
+            head < tail && tail < back && back < exit && back < leave && leave < exit,
+            "{r:?}"
+        );
+    }
+
+    #[test]
+    fn inner_loops_stay_together() {
+        let r = ranks_of("o: bar.sync 0; i: bar.sync 0; @p bra i; bar.sync 0; @p bra o; ret;");
+        assert_eq!(r, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn irreducible_graphs_and_unreachable_code_have_ranks() {
+        let r = ranks_of("@p bra b; a: bar.sync 0; b: bar.sync 0; @p bra a; ret; bar.sync 0;");
+        let mut sorted = r.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, [0, 1, 2, 3, 4, 5], "{r:?}");
+        assert!(r[0] < r[1] && r[3] < r[4]);
+    }
+
+    #[test]
+    fn branch_tables_lead_to_every_target() {
+        let r = ranks_of(
+            "t: .branchtargets x, y; brx.idx r, t; y: bar.sync 0; bra z; x: bar.sync 0; z: ret;",
+        );
+        assert!(r[0] == 0 && r[4] == 4, "{r:?}");
+    }
+}

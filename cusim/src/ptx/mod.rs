@@ -4,6 +4,8 @@ pub mod ast;
 pub mod cfg;
 mod lexer;
 mod parser;
+#[cfg(test)]
+mod tests;
 
 pub use parser::parse;
 

@@ -51,7 +51,10 @@ impl<'a> Parser<'_, 'a> {
                 let second = self.named(scopes)?;
                 Ok(Operand::Pair(Box::new(first), Box::new(second)))
             }
-            _ => Ok(Operand::Int(self.constant()?)),
+            Kind::Int(..) | Kind::Punct("-" | "+" | "~" | "!" | "(") => {
+                Ok(Operand::Int(self.constant()?))
+            }
+            _ => self.unexpected("an operand or ;"),
         }
     }
 
