@@ -1,20 +1,114 @@
-//! Tile table of the prefill kernels.
+//! The tile table of the prefill kernels: what a launch must know of `kernels/attention/traits.cuh`.
+
+/// Buffers that K and V tiles rotate through.
+const STAGES: u32 = 2;
+
+/// Bytes of an element of q, k and v.
+const ELEMENT_BYTES: u32 = 2;
 
 /// The tile of one head dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tile {
+    pub(crate) head_dim: u32,
+    /// Query rows of a block.
     pub(crate) block_m: u32,
+    /// Keys of a tile.
+    pub(crate) block_n: u32,
     pub(crate) warps: u32,
+    /// Whether q moves on to registers and leaves its shared memory to v.
+    pub(crate) q_in_registers: bool,
 }
 
+/// One row for each head dimension, in the order of the macro in traits.cuh.
+const TILES: [Tile; 3] = [
+    Tile::new(64, 128, 64, 4, false),
+    Tile::new(128, 128, 32, 4, false),
+    Tile::new(256, 128, 32, 8, true),
+];
+
 impl Tile {
-    /// Dynamic shared memory of one block.
-    pub(crate) fn shared_bytes(&self) -> u32 {
-        0
+    const fn new(
+        head_dim: u32,
+        block_m: u32,
+        block_n: u32,
+        warps: u32,
+        q_in_registers: bool,
+    ) -> Self {
+        Self {
+            head_dim,
+            block_m,
+            block_n,
+            warps,
+            q_in_registers,
+        }
+    }
+
+    /// Dynamic shared memory of one block: the rotating tiles of k and of v, and q.
+    pub(crate) const fn shared_bytes(&self) -> u32 {
+        let row_bytes = self.head_dim * ELEMENT_BYTES;
+        let k = STAGES * self.block_n * row_bytes;
+        let q = self.block_m * row_bytes;
+        if self.q_in_registers {
+            k + q
+        } else {
+            2 * k + q
+        }
     }
 }
 
 /// The tile for a head dimension, or `None` when no kernel exists for it.
-pub(crate) fn tile(_head_dim: usize) -> Option<Tile> {
-    None
+pub(crate) fn tile(head_dim: usize) -> Option<Tile> {
+    TILES
+        .into_iter()
+        .find(|tile| tile.head_dim as usize == head_dim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::variant::PREFILL_HEAD_DIMS;
+
+    const TRAITS: &str = include_str!("../../kernels/attention/traits.cuh");
+
+    /// A row of the table in traits.cuh: `FFLASH_PREFILL_TILE(64, 128, 64, 4, false);`.
+    fn row(line: &str) -> Option<Tile> {
+        let fields = line
+            .strip_prefix("FFLASH_PREFILL_TILE(")?
+            .strip_suffix(");")?;
+        let fields: Vec<&str> = fields.split(", ").collect();
+        let number = |i: usize| fields[i].parse().expect("a number");
+        Some(Tile::new(
+            number(0),
+            number(1),
+            number(2),
+            number(3),
+            fields[4].parse().expect("true or false"),
+        ))
+    }
+
+    #[test]
+    fn the_table_is_the_kernels_own() {
+        let kernels: Vec<Tile> = TRAITS.lines().filter_map(row).collect();
+        assert_eq!(kernels, TILES);
+        assert!(TRAITS.contains(&format!("kStages = {STAGES};")));
+    }
+
+    #[test]
+    fn every_supported_head_dim_has_a_tile() {
+        for &head_dim in PREFILL_HEAD_DIMS {
+            assert_eq!(
+                tile(head_dim).map(|tile| tile.head_dim as usize),
+                Some(head_dim)
+            );
+        }
+        assert_eq!(tile(96), None);
+    }
+
+    #[test]
+    fn shared_memory_is_what_the_kernels_lay_out() {
+        let bytes = TILES.map(|tile| tile.shared_bytes());
+        assert_eq!(bytes, [49152, 65536, 98304]);
+        // The least that any architecture from sm_80 on lets a block have.
+        assert!(bytes.iter().all(|&bytes| bytes <= 99 * 1024));
+    }
 }
