@@ -1,0 +1,293 @@
+//! Launching kernels. A launch runs to its end before the call returns, but fails as one that runs
+//! later does: the call succeeds, and whatever follows in the context reports the failure.
+
+use std::ffi::c_void;
+
+use super::abi::{HostIn, In, driver_api, host_in};
+use super::context::Context;
+use super::function::Function;
+use super::handle::Handle;
+use super::state::{State, lock};
+use super::status::Status;
+use super::stream::Stream;
+use crate::arch::Arch;
+use crate::exec::{self, LaunchConfig};
+use crate::fault::FaultKind;
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct ExtendedConfig {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    stream: Handle<Stream>,
+    attributes: In<Attribute>,
+    count: u32,
+}
+
+/// `CUlaunchAttribute`: its number, and a union as words.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Attribute {
+    id: u32,
+    padding: u32,
+    value: [u32; 16],
+}
+
+/// Numbers of launch attributes that change what a kernel does.
+const COOPERATIVE: u32 = 2;
+const CLUSTER_DIMENSION: u32 = 4;
+/// Ignored, access policy, synchronisation policy, cluster scheduling, programmatic serialisation,
+/// priority, memory domains, preferred cluster, shared-memory carveout: they change when, not what.
+const WITHOUT_EFFECT: [u32; 11] = [0, 1, 3, 5, 6, 8, 9, 10, 11, 14, 15];
+
+/// Markers in the `extra` array of a launch.
+const EXTRA_END: usize = 0;
+const EXTRA_BUFFER: usize = 1;
+const EXTRA_BUFFER_SIZE: usize = 2;
+
+/// Where the arguments are.
+#[derive(Clone, Copy)]
+struct Arguments {
+    /// A pointer to each argument.
+    each: In<HostIn>,
+    /// Or pairs of markers and values that describe one block.
+    extra: In<usize>,
+}
+
+struct Launch {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    cooperative: bool,
+}
+
+impl Arguments {
+    /// The parameter block of a kernel, filled.
+    fn pack(self, function: &Function) -> Result<Vec<u8>, Status> {
+        let kernel = function.kernel();
+        let mut block = vec![0; kernel.param_bytes as usize];
+        match (self.each.is_null(), self.extra.is_null()) {
+            (false, true) => {
+                for (index, parameter) in kernel.params.iter().enumerate() {
+                    let (start, size) = (parameter.offset as usize, parameter.size as usize);
+                    let argument = self.each.at(index)?.bytes(size)?;
+                    let place = block.get_mut(start..start + size);
+                    place.ok_or(Status::INVALID_VALUE)?.copy_from_slice(argument);
+                }
+            }
+            (true, false) => self.copy_extra(&mut block)?,
+            (true, true) if kernel.params.is_empty() => {}
+            _ => return Err(Status::INVALID_VALUE),
+        }
+        Ok(block)
+    }
+
+    fn copy_extra(self, block: &mut [u8]) -> Result<(), Status> {
+        let (mut buffer, mut size) = (0, None);
+        for pair in (0..).step_by(2) {
+            match self.extra.at(pair)? {
+                EXTRA_END => break,
+                EXTRA_BUFFER => buffer = self.extra.at(pair + 1)?,
+                EXTRA_BUFFER_SIZE => {
+                    let place = host_in(self.extra.at(pair + 1)? as u64);
+                    let word = place.bytes(size_of::<usize>())?.first_chunk().copied();
+                    size = word.map(usize::from_ne_bytes);
+                }
+                _ => return Err(Status::INVALID_VALUE),
+            }
+        }
+        let given = size.ok_or(Status::INVALID_VALUE)?;
+        if given < block.len() {
+            return Err(Status::INVALID_VALUE);
+        }
+        block.copy_from_slice(host_in(buffer as u64).bytes(block.len())?);
+        Ok(())
+    }
+}
+
+impl Launch {
+    /// The checks a driver makes before it starts a kernel.
+    fn check(&self, arch: &Arch, function: &Function) -> Result<(), Status> {
+        let within = |sizes: [u32; 3], limits: [u32; 3]| {
+            sizes.iter().zip(limits).all(|(&size, limit)| (1..=limit).contains(&size))
+        };
+        if !within(self.grid, Arch::GRID_DIM) || !within(self.block, Arch::BLOCK_DIM) {
+            return Err(Status::INVALID_VALUE);
+        }
+        let threads: u32 = self.block.iter().fold(1, |all, &size| all.saturating_mul(size));
+        if threads > Arch::THREADS_PER_BLOCK {
+            return Err(Status::INVALID_VALUE);
+        }
+        let kernel = function.kernel();
+        if kernel.reqntid.is_some_and(|required| required != self.block) {
+            return Err(Status::INVALID_VALUE);
+        }
+        if threads > function.max_threads() {
+            return Err(Status::LAUNCH_OUT_OF_RESOURCES);
+        }
+        if self.shared > function.max_dynamic_shared {
+            self.explain_shared(arch, function);
+            return Err(Status::INVALID_VALUE);
+        }
+        if self.cooperative {
+            let shared = (self.shared + kernel.static_shared) as usize;
+            let resident = super::occupancy::blocks(arch, threads, shared) * arch.multiprocessors;
+            let wanted = self.grid.iter().map(|&size| u64::from(size)).product::<u64>();
+            if wanted > u64::from(resident) {
+                return Err(Status::COOPERATIVE_LAUNCH_TOO_LARGE);
+            }
+        }
+        Ok(())
+    }
+
+    /// The commonest refusal, whose error says nothing.
+    fn explain_shared(&self, arch: &Arch, function: &Function) {
+        eprintln!(
+            "cusim: {} asks for {} bytes of dynamic shared memory and may have {}: above that, set \
+             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first, to at most {}",
+            function.name.to_string_lossy(),
+            self.shared,
+            function.max_dynamic_shared,
+            arch.shared_per_block_optin.saturating_sub(function.kernel().static_shared),
+        );
+    }
+
+    fn attribute(&mut self, attribute: &Attribute, arch: &Arch) -> Result<(), Status> {
+        match attribute.id {
+            COOPERATIVE => self.cooperative |= attribute.value[0] != 0,
+            CLUSTER_DIMENSION if attribute.value[..3] == [1, 1, 1] => {}
+            CLUSTER_DIMENSION if !arch.has_clusters() => return Err(Status::INVALID_VALUE),
+            CLUSTER_DIMENSION => {
+                super::stubs::not_supported("cuLaunchKernelEx with clusters of several blocks")?;
+            }
+            id if WITHOUT_EFFECT.contains(&id) => {}
+            _ => super::stubs::not_supported("cuLaunchKernelEx with this launch attribute")?,
+        }
+        Ok(())
+    }
+}
+
+/// What the hardware reports for a kernel that failed like this.
+fn status(kind: &FaultKind) -> Status {
+    match kind {
+        _ => Status::LAUNCH_FAILED,
+    }
+}
+
+impl State {
+    fn launch(
+        &mut self,
+        context: Handle<Context>,
+        function: Handle<Function>,
+        launch: &Launch,
+        arguments: Arguments,
+    ) -> Result<(), Status> {
+        let arch = self.arch;
+        let handle = self.function(function)?;
+        let function = self.functions.get(handle)?;
+        if function.context != context {
+            return Err(Status::INVALID_HANDLE);
+        }
+        launch.check(arch, function)?;
+        let params = arguments.pack(function)?;
+        let module = self.modules.get(function.module)?;
+        let config = LaunchConfig {
+            grid: launch.grid,
+            block: launch.block,
+            dynamic_shared: launch.shared,
+            params: &params,
+            global_addresses: &module.globals,
+            arch,
+            options: &self.observations.options,
+        };
+        let outcome = exec::launch(&function.program, function.id, &mut self.memory, &config);
+        let name = function.name.to_string_lossy().into_owned();
+        match outcome {
+            Ok(counters) => self.observations.launched(name, launch.grid, launch.block, counters),
+            Err(fault) => {
+                let status = status(&fault.kind);
+                self.contexts.get_mut(context)?.failed = Some(status);
+                self.observations.failed(name, status, &fault);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run(
+    function: Handle<Function>,
+    stream: Handle<Stream>,
+    launch: &Launch,
+    arguments: Arguments,
+) -> Result<(), Status> {
+    let mut state = lock()?;
+    let context = state.working_stream(stream)?;
+    state.launch(context, function, launch, arguments)
+}
+
+driver_api! {
+    fn cuLaunchKernel(
+        function: Handle<Function>,
+        grid_x: u32,
+        grid_y: u32,
+        grid_z: u32,
+        block_x: u32,
+        block_y: u32,
+        block_z: u32,
+        shared: u32,
+        stream: Handle<Stream>,
+        each: In<HostIn>,
+        extra: In<usize>,
+    ) {
+        let launch = Launch {
+            grid: [grid_x, grid_y, grid_z],
+            block: [block_x, block_y, block_z],
+            shared,
+            cooperative: false,
+        };
+        run(function, stream, &launch, Arguments { each, extra })
+    }
+
+    fn cuLaunchKernelEx(
+        config: In<ExtendedConfig>,
+        function: Handle<Function>,
+        each: In<HostIn>,
+        extra: In<usize>,
+    ) {
+        let config = config.get()?;
+        let mut launch = Launch {
+            grid: config.grid,
+            block: config.block,
+            shared: config.shared,
+            cooperative: false,
+        };
+        let arch = lock()?.arch;
+        for index in 0..config.count as usize {
+            launch.attribute(&config.attributes.at(index)?, arch)?;
+        }
+        run(function, config.stream, &launch, Arguments { each, extra })
+    }
+
+    fn cuLaunchCooperativeKernel(
+        function: Handle<Function>,
+        grid_x: u32,
+        grid_y: u32,
+        grid_z: u32,
+        block_x: u32,
+        block_y: u32,
+        block_z: u32,
+        shared: u32,
+        stream: Handle<Stream>,
+        each: In<HostIn>,
+    ) {
+        let launch = Launch {
+            grid: [grid_x, grid_y, grid_z],
+            block: [block_x, block_y, block_z],
+            shared,
+            cooperative: true,
+        };
+        run(function, stream, &launch, Arguments { each, extra: In::NULL })
+    }
+}

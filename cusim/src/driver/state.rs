@@ -1,0 +1,171 @@
+//! What the driver knows: one device, its contexts, and everything that lives in them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use super::context::{Context, Primary};
+use super::event::Event;
+use super::function::Function;
+use super::handle::{Handle, Table};
+use super::host::HostBlock;
+use super::library::{Library, LibraryKernel};
+use super::module::Module;
+use super::observe::Observations;
+use super::pool::Pool;
+use super::status::Status;
+use super::stream::Stream;
+use crate::arch::Arch;
+use crate::memory::GlobalMemory;
+
+/// Everything behind the one lock of the device. Kernels run under it: programs see one launch after
+/// another, in the order they were issued.
+pub(super) struct State {
+    pub(super) arch: &'static Arch,
+    pub(super) memory: GlobalMemory,
+    /// Which context owns the allocation at an address.
+    pub(super) owners: HashMap<u64, Owner>,
+    /// Host memory the driver allocated or registered, by address.
+    pub(super) host: BTreeMap<usize, HostBlock>,
+    pub(super) contexts: Table<Context>,
+    pub(super) primary: Primary,
+    pub(super) streams: Table<Stream>,
+    pub(super) events: Table<Event>,
+    pub(super) modules: Table<Module>,
+    pub(super) functions: Table<Function>,
+    pub(super) libraries: Table<Library>,
+    pub(super) library_kernels: Table<LibraryKernel>,
+    pub(super) pools: Table<Pool>,
+    pub(super) default_pool: Handle<Pool>,
+    pub(super) current_pool: Handle<Pool>,
+    pub(super) observations: Observations,
+}
+
+/// Whose an allocation is.
+#[derive(Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) context: Handle<Context>,
+    /// The pool it came from, for allocations ordered by a stream.
+    pub(super) pool: Option<Handle<Pool>>,
+}
+
+static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| {
+    let arch = arch_from_environment();
+    let mut pools = Table::new();
+    let default_pool = pools.insert(Pool::default());
+    Mutex::new(State {
+        arch,
+        memory: GlobalMemory::new(arch.global_memory),
+        owners: HashMap::new(),
+        host: BTreeMap::new(),
+        contexts: Table::new(),
+        primary: Primary::default(),
+        streams: Table::new(),
+        events: Table::new(),
+        modules: Table::new(),
+        functions: Table::new(),
+        libraries: Table::new(),
+        library_kernels: Table::new(),
+        pools,
+        default_pool,
+        current_pool: default_pool,
+        observations: Observations::from_environment(),
+    })
+});
+
+/// The GPU to model: `CUSIM_ARCH`, or sm_80.
+fn arch_from_environment() -> &'static Arch {
+    const DEFAULT: &Arch = match Arch::all().first() {
+        Some(arch) => arch,
+        None => panic!("no GPU is modelled"),
+    };
+    let Some(wanted) = std::env::var_os("CUSIM_ARCH") else {
+        return DEFAULT;
+    };
+    let found = wanted
+        .to_str()
+        .and_then(|text| text.trim_start_matches("sm_").parse().ok())
+        .and_then(Arch::of);
+    found.unwrap_or_else(|| {
+        eprintln!(
+            "cusim: CUSIM_ARCH={} is not a GPU cusim models; using sm_{}",
+            wanted.to_string_lossy(),
+            DEFAULT.sm
+        );
+        DEFAULT
+    })
+}
+
+/// Set by `cuInit`.
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn initialize() {
+    INITIALIZED.store(true, Ordering::Release);
+}
+
+/// The state, for calls that need no context.
+pub(super) fn lock() -> Result<MutexGuard<'static, State>, Status> {
+    if INITIALIZED.load(Ordering::Acquire) {
+        Ok(lock_always())
+    } else {
+        Err(Status::NOT_INITIALIZED)
+    }
+}
+
+/// The state, even before `cuInit`. A panic under the lock has been reported as a bug at the boundary;
+/// the state is made of plain values, so what is there stays usable.
+pub(super) fn lock_always() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    /// The contexts of this thread; the last is current.
+    static STACK: RefCell<Vec<Handle<Context>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `change` on the context stack of this thread.
+pub(super) fn with_stack<R>(change: impl FnOnce(&mut Vec<Handle<Context>>) -> R) -> R {
+    STACK.with_borrow_mut(change)
+}
+
+/// The current context of this thread, which may have been destroyed.
+pub(super) fn current_handle() -> Option<Handle<Context>> {
+    with_stack(|stack| stack.last().copied()).filter(|handle| !handle.is_null())
+}
+
+impl State {
+    /// The current context, in whatever condition.
+    pub(super) fn current(&self) -> Result<Handle<Context>, Status> {
+        let handle = current_handle().ok_or(Status::INVALID_CONTEXT)?;
+        if self.contexts.contains(handle) {
+            Ok(handle)
+        } else {
+            Err(Status::CONTEXT_IS_DESTROYED)
+        }
+    }
+
+    /// The current context, in which no kernel has failed.
+    pub(super) fn healthy(&self) -> Result<Handle<Context>, Status> {
+        let handle = self.current()?;
+        self.check_health(handle)?;
+        Ok(handle)
+    }
+
+    /// After a kernel failed, everything else in its context fails alike.
+    pub(super) fn check_health(&self, context: Handle<Context>) -> Result<(), Status> {
+        match self.contexts.get(context)?.failed {
+            Some(status) => Err(status),
+            None => Ok(()),
+        }
+    }
+
+    /// The device has one number.
+    pub(super) fn check_device(&self, device: i32) -> Result<(), Status> {
+        if device == 0 {
+            Ok(())
+        } else {
+            Err(Status::INVALID_DEVICE)
+        }
+    }
+}
