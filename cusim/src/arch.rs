@@ -41,6 +41,8 @@ impl Arch {
     pub const SHARED_PER_BLOCK: u32 = 48 * 1024;
     /// Bytes of shared memory the system takes from every block's.
     pub const SHARED_RESERVED: u32 = 1024;
+    /// Bytes of constant memory.
+    pub const CONSTANT_BYTES: u32 = 64 * 1024;
     /// Most bytes of a kernel's parameters.
     pub const PARAM_BYTES: u32 = 4096;
 

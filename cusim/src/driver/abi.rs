@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::status::Status;
+use crate::client::ReplyFunction;
 
 /// Declares exported functions. Each body is an expression of type `Result<(), Status>`.
 ///
@@ -198,6 +199,22 @@ impl HostIn {
         Ok(unsafe { std::slice::from_raw_parts(self.0.cast(), len) })
     }
 
+    /// Whether these bytes are there, without reading beyond the first that differs: a text may end there.
+    pub(super) fn starts_with(self, bytes: &[u8]) -> Result<bool, Status> {
+        let text = In(self.0.cast::<u8>());
+        for (index, &byte) in bytes.iter().enumerate() {
+            if text.at(index)? != byte {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A value that is known to be here.
+    pub(super) fn read<T: Copy>(self) -> Result<T, Status> {
+        In(self.0.cast::<T>()).get()
+    }
+
     /// Bytes up to the NUL that ends them, and without it.
     pub(super) fn until_nul<'a>(self) -> Result<&'a [u8], Status> {
         if self.0.is_null() {
@@ -215,6 +232,10 @@ impl HostIn {
 pub(crate) struct HostOut(*mut c_void);
 
 impl HostOut {
+    pub(super) fn address(self) -> usize {
+        self.0.addr()
+    }
+
     pub(super) fn bytes<'a>(self, len: usize) -> Result<&'a mut [u8], Status> {
         if len == 0 {
             return Ok(&mut []);
@@ -247,6 +268,16 @@ pub(super) fn host_out(address: u64) -> HostOut {
     HostOut(std::ptr::with_exposed_provenance_mut(address as usize))
 }
 
+/// Copies within the memory of the host; the ranges may overlap.
+pub(super) fn host_copy(to: HostOut, from: HostIn, len: usize) -> Result<(), Status> {
+    if to.0.is_null() || from.0.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
+    // SAFETY: the caller of the exported function passed `len` readable and `len` writable bytes.
+    unsafe { std::ptr::copy(from.0.cast::<u8>(), to.0.cast::<u8>(), len) };
+    Ok(())
+}
+
 /// A function of the caller, to be called back with its own pointer.
 pub(super) type HostFunction = Option<unsafe extern "C" fn(*mut c_void)>;
 
@@ -255,6 +286,22 @@ pub(super) fn call_back(function: HostFunction, data: *mut c_void) -> Result<(),
     let function = function.ok_or(Status::INVALID_VALUE)?;
     // SAFETY: the caller of the exported function passed a function to be called with this pointer.
     unsafe { function(data) };
+    Ok(())
+}
+
+/// A function of the caller that a stream calls: its stream, the result so far, the caller's pointer.
+pub(super) type StreamCallback = Option<unsafe extern "C" fn(u64, Status, *mut c_void)>;
+
+/// Calls a function of the caller for a stream.
+pub(super) fn call_back_stream(
+    function: StreamCallback,
+    stream: u64,
+    status: Status,
+    data: *mut c_void,
+) -> Result<(), Status> {
+    let function = function.ok_or(Status::INVALID_VALUE)?;
+    // SAFETY: the caller of the exported function passed a function to be called with these.
+    unsafe { function(stream, status, data) };
     Ok(())
 }
 
@@ -268,4 +315,16 @@ pub(super) fn shared_for_block(function: SharedForBlock, threads: i32, otherwise
         Some(function) => unsafe { function(threads) },
         None => otherwise,
     }
+}
+
+/// A function of the caller that takes a text.
+pub(super) type Reply = Option<ReplyFunction>;
+
+/// Passes the caller a text.
+pub(super) fn reply(function: Reply, data: *mut c_void, text: &str) -> Result<(), Status> {
+    let function = function.ok_or(Status::INVALID_VALUE)?;
+    // SAFETY: the caller of the exported function passed a function to be called with this pointer and
+    // a text that lives for the call.
+    unsafe { function(data, text.as_ptr(), text.len()) };
+    Ok(())
 }

@@ -8,6 +8,11 @@ use super::state::{State, lock};
 use super::status::Status;
 use super::stream::Stream;
 use super::stubs::not_supported;
+use crate::memory::GLOBAL_BASE;
+
+/// Where an address of the unified address space is the device's. Programs, their heaps and their
+/// mappings lie below or far above on every 64-bit Linux.
+const DEVICE_ADDRESSES: std::ops::Range<u64> = GLOBAL_BASE..1 << 44;
 
 /// Bytes somewhere.
 #[derive(Clone, Copy)]
@@ -17,6 +22,15 @@ enum Place {
 }
 
 impl Place {
+    /// Which memory an address of the unified address space is in.
+    fn of(address: u64) -> Self {
+        if DEVICE_ADDRESSES.contains(&address) {
+            Place::Device(address)
+        } else {
+            Place::Host(address)
+        }
+    }
+
     fn offset(self, by: u64) -> Option<Self> {
         Some(match self {
             Place::Host(address) => Place::Host(address.checked_add(by)?),
@@ -26,15 +40,6 @@ impl Place {
 }
 
 impl State {
-    /// Which memory an address of the unified address space is in.
-    fn place(&self, address: u64) -> Place {
-        if self.memory.covers(address) {
-            Place::Device(address)
-        } else {
-            Place::Host(address)
-        }
-    }
-
     fn transfer(&mut self, call: &str, to: Place, from: Place, bytes: usize) -> Result<(), Status> {
         let memory = &mut self.memory;
         let done = match (to, from) {
@@ -48,13 +53,7 @@ impl State {
         done.map_err(|error| State::explain(call, &error))
     }
 
-    fn fill(
-        &mut self,
-        call: &str,
-        address: u64,
-        pattern: &[u8],
-        rows: Rows,
-    ) -> Result<(), Status> {
+    fn fill(&mut self, call: &str, address: u64, pattern: &[u8], rows: Rows) -> Result<(), Status> {
         let size = pattern.len() as u64;
         if address % size != 0 || rows.height > 1 && rows.pitch % size != 0 {
             return Err(Status::INVALID_VALUE);
@@ -105,17 +104,11 @@ enum Order {
     In(Handle<Stream>),
 }
 
-fn copy(
-    call: &str,
-    order: Order,
-    bytes: usize,
-    places: impl FnOnce(&State) -> (Place, Place),
-) -> Result<(), Status> {
+fn copy(call: &str, order: Order, bytes: usize, to: Place, from: Place) -> Result<(), Status> {
     let mut state = ready(order)?;
     if bytes == 0 {
         return Ok(());
     }
-    let (to, from) = places(&state);
     state.transfer(call, to, from, bytes)
 }
 
@@ -202,12 +195,12 @@ impl Side2 {
 }
 
 impl Side3 {
-    fn place(&self, state: &State) -> Result<Place, Status> {
+    fn place(&self) -> Result<Place, Status> {
         match self.kind {
             1 => Ok(Place::Host(self.host)),
             2 => Ok(Place::Device(self.device)),
             3 => not_supported("copying from and to arrays").map(|()| Place::Host(0)),
-            4 => Ok(state.place(self.device)),
+            4 => Ok(Place::of(self.device)),
             _ => Err(Status::INVALID_VALUE),
         }
     }
@@ -245,7 +238,7 @@ fn copy_planes(call: &str, order: Order, what: Copy3) -> Result<(), Status> {
     if !from.fits(width, height, depth) || !to.fits(width, height, depth) {
         return Err(Status::INVALID_VALUE);
     }
-    let (source, destination) = (from.place(&state)?, to.place(&state)?);
+    let (source, destination) = (from.place()?, to.place()?);
     for plane in 0..depth {
         for row in 0..height {
             let at = |side: &Side3, start: Place| {
@@ -276,27 +269,21 @@ fn copy_rows(call: &str, order: Order, what: In<Copy2>) -> Result<(), Status> {
 }
 
 fn to_device(call: &str, order: Order, to: u64, from: HostIn, bytes: usize) -> Result<(), Status> {
-    copy(call, order, bytes, |_| {
-        (Place::Device(to), Place::Host(from.address() as u64))
-    })
+    let from = Place::Host(from.address() as u64);
+    copy(call, order, bytes, Place::Device(to), from)
 }
 
 fn to_host(call: &str, order: Order, to: HostOut, from: u64, bytes: usize) -> Result<(), Status> {
-    copy(call, order, bytes, |_| {
-        (Place::Host(to.address() as u64), Place::Device(from))
-    })
+    let to = Place::Host(to.address() as u64);
+    copy(call, order, bytes, to, Place::Device(from))
 }
 
 fn on_device(call: &str, order: Order, to: u64, from: u64, bytes: usize) -> Result<(), Status> {
-    copy(call, order, bytes, |_| {
-        (Place::Device(to), Place::Device(from))
-    })
+    copy(call, order, bytes, Place::Device(to), Place::Device(from))
 }
 
 fn unified(call: &str, order: Order, to: u64, from: u64, bytes: usize) -> Result<(), Status> {
-    copy(call, order, bytes, |state| {
-        (state.place(to), state.place(from))
-    })
+    copy(call, order, bytes, Place::of(to), Place::of(from))
 }
 
 fn between(

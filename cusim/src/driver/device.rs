@@ -30,8 +30,8 @@ fn attribute(arch: &Arch, attribute: u32) -> Result<u32, Status> {
         11 => i32::MAX as u32,      // pitch
         12 | 82 => Arch::REGISTERS, // of a block, of a multiprocessor
         13 | 36 => NOMINAL_KHZ,
-        14 => 512,                // alignment of textures
-        15 | 31 | 41 | 40 => 1,   // overlap, concurrent kernels, unified addressing, copy engines
+        14 => 512,              // alignment of textures
+        15 | 31 | 41 | 40 => 1, // overlap, concurrent kernels, unified addressing, copy engines
         16 => arch.multiprocessors,
         37 => NOMINAL_BUS_BITS,
         38 => arch.l2_cache,

@@ -43,6 +43,29 @@ pub(crate) struct PoolProperties {
 
 const PINNED: u32 = 1;
 const ON_DEVICE: u32 = 1;
+const READ_WRITE: u32 = 3;
+
+/// `CUmemLocation`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    kind: u32,
+    id: i32,
+}
+
+/// The only place there is.
+const DEVICE: Location = Location {
+    kind: ON_DEVICE,
+    id: 0,
+};
+
+/// `CUmemAccessDesc`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    location: Location,
+    flags: u32,
+}
 
 driver_api! {
     fn cuDeviceGetDefaultMemPool(out: Out<Handle<Pool>>, device: i32) {
@@ -118,6 +141,29 @@ driver_api! {
             // The high-water marks can be set back to what is in use.
             6 | 8 if value.get::<u64>()? == 0 => pool.used_high = pool.used,
             _ => return Err(Status::INVALID_VALUE),
+        }
+        Ok(())
+    }
+
+    fn cuMemPoolGetAccess(flags: Out<u32>, pool: Handle<Pool>, location: In<Location>) {
+        lock()?.pools.get(pool)?;
+        if location.get()? != DEVICE {
+            return Err(Status::INVALID_DEVICE);
+        }
+        flags.set(READ_WRITE)
+    }
+
+    fn cuMemPoolSetAccess(pool: Handle<Pool>, accesses: In<Access>, count: usize) {
+        lock()?.pools.get(pool)?;
+        for index in 0..count {
+            let access = accesses.at(index)?;
+            if access.location != DEVICE {
+                return Err(Status::INVALID_DEVICE);
+            }
+            // A pool cannot be closed to the device it is on.
+            if access.flags != READ_WRITE {
+                return Err(Status::INVALID_VALUE);
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::ffi::c_void;
 
-use super::abi::{HostFunction, Out, call_back, driver_api};
+use super::abi::{HostFunction, Out, StreamCallback, call_back, call_back_stream, driver_api};
 use super::context::Context;
 use super::event::Event;
 use super::handle::{Handle, Object};
@@ -149,9 +149,34 @@ driver_api! {
         status.set(NOT_CAPTURING)
     }
 
+    fn cuStreamGetCaptureInfo_v3(
+        stream: Handle<Stream>,
+        status: Out<u32>,
+        _id: Out<u64>,
+        _graph: Out<u64>,
+        _dependencies: Out<u64>,
+        _edges: Out<u64>,
+        _count: Out<usize>,
+    ) {
+        lock()?.stream_context(stream)?;
+        status.set(NOT_CAPTURING)
+    }
+
     fn cuThreadExchangeStreamCaptureMode(mode: Out<u32>) {
         // Without captures no call is ever refused because of one, which is the relaxed mode.
         mode.set(2)
+    }
+
+    fn cuStreamAddCallback(stream: Handle<Stream>, callback: StreamCallback, data: *mut c_void, flags: u32) {
+        if flags != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        // Not under the lock: the function may take as long as it likes.
+        let state = lock()?;
+        let context = state.stream_context(stream)?;
+        let status = state.check_health(context).err().unwrap_or(Status::SUCCESS);
+        drop(state);
+        call_back_stream(callback, stream.number(), status, data)
     }
 
     fn cuLaunchHostFunc(stream: Handle<Stream>, function: HostFunction, data: *mut c_void) {
