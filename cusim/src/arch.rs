@@ -52,7 +52,7 @@ impl Arch {
     }
 
     /// Every GPU that is modelled.
-    pub fn all() -> &'static [Arch] {
+    pub const fn all() -> &'static [Arch] {
         ARCHS
     }
 

@@ -2,7 +2,7 @@
 
 use super::abi::{In, Out, driver_api};
 use super::handle::{Handle, Object};
-use super::state::{State, current_handle, lock, with_stack};
+use super::state::{State, check_initialized, current_handle, lock, with_stack};
 use super::status::Status;
 
 /// A context.
@@ -196,7 +196,7 @@ driver_api! {
     }
 
     fn cuCtxPopCurrent_v2(out: Out<Handle<Context>>) {
-        lock()?;
+        check_initialized()?;
         let context = with_stack(Vec::pop).ok_or(Status::INVALID_CONTEXT)?;
         out.set_if_wanted(context);
         Ok(())
@@ -216,7 +216,7 @@ driver_api! {
     }
 
     fn cuCtxGetCurrent(out: Out<Handle<Context>>) {
-        lock()?;
+        check_initialized()?;
         out.set(current_handle().unwrap_or(Handle::NULL))
     }
 

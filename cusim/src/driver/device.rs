@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use super::abi::{InStr, Out, driver_api};
-use super::state::{State, lock};
+use super::state::{State, check_initialized, lock};
 use super::status::Status;
 use crate::arch::Arch;
 
@@ -82,7 +82,7 @@ fn on_device<R>(device: i32, read: impl FnOnce(&State) -> R) -> Result<R, Status
 
 driver_api! {
     fn cuDeviceGetCount(count: Out<i32>) {
-        lock()?;
+        check_initialized()?;
         count.set(1)
     }
 
@@ -139,7 +139,7 @@ driver_api! {
     }
 
     fn cuDeviceGetByPCIBusId(device: Out<i32>, id: InStr) {
-        lock()?;
+        check_initialized()?;
         match id.get()? {
             PCI_BUS_ID | "0000:00:00" | "00:00.0" => device.set(0),
             _ => Err(Status::INVALID_DEVICE),
@@ -155,7 +155,7 @@ driver_api! {
     }
 
     fn cuDeviceGetP2PAttribute(_value: Out<i32>, _attribute: u32, _source: i32, _destination: i32) {
-        lock()?;
+        check_initialized()?;
         // Needs two different devices.
         Err(Status::INVALID_DEVICE)
     }

@@ -104,13 +104,19 @@ pub(super) fn initialize() {
     INITIALIZED.store(true, Ordering::Release);
 }
 
-/// The state, for calls that need no context.
-pub(super) fn lock() -> Result<MutexGuard<'static, State>, Status> {
+/// What every call but a few begins with.
+pub(super) fn check_initialized() -> Result<(), Status> {
     if INITIALIZED.load(Ordering::Acquire) {
-        Ok(lock_always())
+        Ok(())
     } else {
         Err(Status::NOT_INITIALIZED)
     }
+}
+
+/// The state, for calls that need no context.
+pub(super) fn lock() -> Result<MutexGuard<'static, State>, Status> {
+    check_initialized()?;
+    Ok(lock_always())
 }
 
 /// The state, even before `cuInit`. A panic under the lock has been reported as a bug at the boundary;
