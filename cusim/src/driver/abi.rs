@@ -141,6 +141,8 @@ impl<T> Clone for In<T> {
 impl<T> Copy for In<T> {}
 
 impl<T: Copy> In<T> {
+    pub(super) const NULL: Self = Self(std::ptr::null());
+
     pub(super) fn is_null(self) -> bool {
         self.0.is_null()
     }
@@ -208,11 +210,6 @@ impl HostIn {
             }
         }
         Ok(true)
-    }
-
-    /// A value that is known to be here.
-    pub(super) fn read<T: Copy>(self) -> Result<T, Status> {
-        In(self.0.cast::<T>()).get()
     }
 
     /// Bytes up to the NUL that ends them, and without it.

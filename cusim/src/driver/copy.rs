@@ -55,7 +55,7 @@ impl State {
 
     fn fill(&mut self, call: &str, address: u64, pattern: &[u8], rows: Rows) -> Result<(), Status> {
         let size = pattern.len() as u64;
-        if address % size != 0 || rows.height > 1 && rows.pitch % size != 0 {
+        if !address.is_multiple_of(size) || rows.height > 1 && !rows.pitch.is_multiple_of(size) {
             return Err(Status::INVALID_VALUE);
         }
         for row in 0..rows.height {

@@ -46,7 +46,7 @@ fn attribute(arch: &Arch, attribute: u32) -> Result<u32, Status> {
         106 => arch.blocks_per_multiprocessor,
         111 => Arch::SHARED_RESERVED,
         115 => 1, // memory pools
-        1..=LAST_ATTRIBUTE => 0,
+        _ if (1..=LAST_ATTRIBUTE).contains(&attribute) => 0,
         _ => return Err(Status::INVALID_VALUE),
     })
 }

@@ -110,7 +110,10 @@ mod tests {
     #[test]
     fn names_lead_to_the_version_the_caller_was_compiled_for() {
         assert_eq!(name("cuMemAlloc", 12080), Some("cuMemAlloc_v2"));
-        assert_eq!(name("cuMemcpyHtoDAsync_ptsz", 12080), Some("cuMemcpyHtoDAsync_v2"));
+        assert_eq!(
+            name("cuMemcpyHtoDAsync_ptsz", 12080),
+            Some("cuMemcpyHtoDAsync_v2")
+        );
         assert_eq!(name("cuCtxCreate", 12080), Some("cuCtxCreate_v2"));
         assert_eq!(name("cuCtxCreate", 13000), Some("cuCtxCreate_v4"));
         assert_eq!(name("cuGetProcAddress", 12000), Some("cuGetProcAddress_v2"));

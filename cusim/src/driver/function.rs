@@ -66,7 +66,7 @@ impl Function {
             program: program.clone(),
             id,
             name,
-            max_dynamic_shared: Arch::SHARED_PER_BLOCK.saturating_sub(kernel.static_shared),
+            max_dynamic_shared: Arch::SHARED_PER_BLOCK.saturating_sub(kernel.static_shared()),
             carveout: -1,
             non_portable_cluster: false,
         }
@@ -81,10 +81,10 @@ impl Function {
         let kernel = self.kernel();
         let value = match attribute {
             MAX_THREADS_PER_BLOCK => self.max_threads(),
-            SHARED_BYTES => kernel.static_shared,
+            SHARED_BYTES => kernel.static_shared(),
             // Registers are chosen by ptxas; what programs do with the number is to divide by it.
             REGISTERS => 32,
-            LOCAL_BYTES => kernel.local_bytes,
+            LOCAL_BYTES => kernel.local_bytes(),
             PTX_VERSION | BINARY_VERSION => arch.sm,
             MAX_DYNAMIC_SHARED => self.max_dynamic_shared,
             CARVEOUT => return Ok(self.carveout),
@@ -100,8 +100,8 @@ impl Function {
     pub(super) fn max_threads(&self) -> u32 {
         let kernel = self.kernel();
         kernel
-            .reqntid
-            .or(kernel.maxntid)
+            .required_threads()
+            .or(kernel.max_threads())
             .map_or(Arch::THREADS_PER_BLOCK, |[x, y, z]| {
                 x.saturating_mul(y).saturating_mul(z)
             })
@@ -111,7 +111,9 @@ impl Function {
         match attribute {
             attribute::MAX_DYNAMIC_SHARED => {
                 let value = u32::try_from(value).map_err(|_| Status::INVALID_VALUE)?;
-                let room = arch.shared_per_block_optin.checked_sub(self.kernel().static_shared);
+                let room = arch
+                    .shared_per_block_optin
+                    .checked_sub(self.kernel().static_shared());
                 if room.is_none_or(|room| value > room) {
                     return Err(Status::INVALID_VALUE);
                 }
@@ -129,7 +131,10 @@ impl Function {
 
 impl State {
     /// The function behind a handle, which may be that of a library's kernel.
-    pub(super) fn function(&mut self, handle: Handle<Function>) -> Result<Handle<Function>, Status> {
+    pub(super) fn function(
+        &mut self,
+        handle: Handle<Function>,
+    ) -> Result<Handle<Function>, Status> {
         if self.functions.contains(handle) {
             Ok(handle)
         } else {
@@ -140,7 +145,7 @@ impl State {
 
 /// Where the parameter is that `index` names: offset and size.
 fn parameter(function: &Function, index: usize) -> Result<(usize, usize), Status> {
-    let parameter = function.kernel().params.get(index);
+    let parameter = function.kernel().params().get(index);
     parameter
         .map(|parameter| (parameter.offset as usize, parameter.size as usize))
         .ok_or(Status::INVALID_VALUE)
@@ -199,7 +204,7 @@ driver_api! {
     }
 
     fn cuFuncGetParamCount(function: Handle<Function>, count: Out<usize>) {
-        count.set(with(function, |function, _| Ok(function.kernel().params.len()))?)
+        count.set(with(function, |function, _| Ok(function.kernel().params().len()))?)
     }
 
     fn cuFuncGetParamInfo(
@@ -225,7 +230,7 @@ driver_api! {
     }
 
     fn cuKernelGetParamCount(kernel: Handle<LibraryKernel>, count: Out<usize>) {
-        count.set(with(kernel.cast(), |function, _| Ok(function.kernel().params.len()))?)
+        count.set(with(kernel.cast(), |function, _| Ok(function.kernel().params().len()))?)
     }
 
     fn cuKernelGetName(out: Out<*const c_char>, kernel: Handle<LibraryKernel>) {

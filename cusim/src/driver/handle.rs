@@ -108,10 +108,6 @@ impl<T: Object> Table<T> {
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.values_mut()
     }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Handle<T>, &T)> {
-        self.0.iter().map(|(&handle, object)| (handle, object))
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! Launching kernels. A launch runs to its end before the call returns, but fails as one that runs
 //! later does: the call succeeds, and whatever follows in the context reports the failure.
 
-use std::ffi::c_void;
-
 use super::abi::{HostIn, In, driver_api, host_in};
 use super::context::Context;
 use super::function::Function;
@@ -67,18 +65,20 @@ impl Arguments {
     /// The parameter block of a kernel, filled.
     fn pack(self, function: &Function) -> Result<Vec<u8>, Status> {
         let kernel = function.kernel();
-        let mut block = vec![0; kernel.param_bytes as usize];
+        let mut block = vec![0; kernel.param_bytes() as usize];
         match (self.each.is_null(), self.extra.is_null()) {
             (false, true) => {
-                for (index, parameter) in kernel.params.iter().enumerate() {
+                for (index, parameter) in kernel.params().iter().enumerate() {
                     let (start, size) = (parameter.offset as usize, parameter.size as usize);
                     let argument = self.each.at(index)?.bytes(size)?;
                     let place = block.get_mut(start..start + size);
-                    place.ok_or(Status::INVALID_VALUE)?.copy_from_slice(argument);
+                    place
+                        .ok_or(Status::INVALID_VALUE)?
+                        .copy_from_slice(argument);
                 }
             }
             (true, false) => self.copy_extra(&mut block)?,
-            (true, true) if kernel.params.is_empty() => {}
+            (true, true) if kernel.params().is_empty() => {}
             _ => return Err(Status::INVALID_VALUE),
         }
         Ok(block)
@@ -111,17 +111,26 @@ impl Launch {
     /// The checks a driver makes before it starts a kernel.
     fn check(&self, arch: &Arch, function: &Function) -> Result<(), Status> {
         let within = |sizes: [u32; 3], limits: [u32; 3]| {
-            sizes.iter().zip(limits).all(|(&size, limit)| (1..=limit).contains(&size))
+            sizes
+                .iter()
+                .zip(limits)
+                .all(|(&size, limit)| (1..=limit).contains(&size))
         };
         if !within(self.grid, Arch::GRID_DIM) || !within(self.block, Arch::BLOCK_DIM) {
             return Err(Status::INVALID_VALUE);
         }
-        let threads: u32 = self.block.iter().fold(1, |all, &size| all.saturating_mul(size));
+        let threads: u32 = self
+            .block
+            .iter()
+            .fold(1, |all, &size| all.saturating_mul(size));
         if threads > Arch::THREADS_PER_BLOCK {
             return Err(Status::INVALID_VALUE);
         }
         let kernel = function.kernel();
-        if kernel.reqntid.is_some_and(|required| required != self.block) {
+        if kernel
+            .required_threads()
+            .is_some_and(|required| required != self.block)
+        {
             return Err(Status::INVALID_VALUE);
         }
         if threads > function.max_threads() {
@@ -131,13 +140,9 @@ impl Launch {
             self.explain_shared(arch, function);
             return Err(Status::INVALID_VALUE);
         }
-        if self.cooperative {
-            let shared = (self.shared + kernel.static_shared) as usize;
-            let resident = super::occupancy::blocks(arch, threads, shared) * arch.multiprocessors;
-            let wanted = self.grid.iter().map(|&size| u64::from(size)).product::<u64>();
-            if wanted > u64::from(resident) {
-                return Err(Status::COOPERATIVE_LAUNCH_TOO_LARGE);
-            }
+        // Blocks run one after the other, so they cannot wait for each other.
+        if self.cooperative && self.grid != [1; 3] {
+            super::stubs::not_supported("cuLaunchCooperativeKernel of several blocks")?;
         }
         Ok(())
     }
@@ -150,7 +155,8 @@ impl Launch {
             function.name.to_string_lossy(),
             self.shared,
             function.max_dynamic_shared,
-            arch.shared_per_block_optin.saturating_sub(function.kernel().static_shared),
+            arch.shared_per_block_optin
+                .saturating_sub(function.kernel().static_shared()),
         );
     }
 
@@ -172,7 +178,15 @@ impl Launch {
 /// What the hardware reports for a kernel that failed like this.
 fn status(kind: &FaultKind) -> Status {
     match kind {
-        _ => Status::LAUNCH_FAILED,
+        FaultKind::IllegalAddress => Status::ILLEGAL_ADDRESS,
+        FaultKind::MisalignedAddress => Status::MISALIGNED_ADDRESS,
+        FaultKind::Undefined => Status::ILLEGAL_INSTRUCTION,
+        // What the hardware would not notice fails the launch all the same, so that no test passes.
+        FaultKind::Uninitialized
+        | FaultKind::Race
+        | FaultKind::AsyncPending
+        | FaultKind::Deadlock
+        | FaultKind::Trap => Status::LAUNCH_FAILED,
     }
 }
 
@@ -205,11 +219,13 @@ impl State {
         let outcome = exec::launch(&function.program, function.id, &mut self.memory, &config);
         let name = function.name.to_string_lossy().into_owned();
         match outcome {
-            Ok(counters) => self.observations.launched(name, launch.grid, launch.block, counters),
+            Ok(counters) => self
+                .observations
+                .launched(&name, launch.grid, launch.block, &counters),
             Err(fault) => {
                 let status = status(&fault.kind);
                 self.contexts.get_mut(context)?.failed = Some(status);
-                self.observations.failed(name, status, &fault);
+                self.observations.failed(status, &fault);
             }
         }
         Ok(())

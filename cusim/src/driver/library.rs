@@ -7,7 +7,6 @@ use super::abi::{HostIn, In, InStr, Out, driver_api};
 use super::context::Context;
 use super::function::Function;
 use super::handle::{Handle, Object};
-use super::memory::DevicePointer;
 use super::module::{self, Module};
 use super::state::{State, lock};
 use super::status::Status;
@@ -144,7 +143,7 @@ driver_api! {
     }
 
     fn cuLibraryGetGlobal(
-        address: Out<DevicePointer>,
+        address: Out<u64>,
         bytes: Out<usize>,
         library: Handle<Library>,
         name: InStr,

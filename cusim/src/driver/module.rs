@@ -9,12 +9,11 @@ use super::abi::{HostIn, HostOut, In, InStr, Out, driver_api, host_in, host_out}
 use super::context::Context;
 use super::function::Function;
 use super::handle::{Handle, Object};
-use super::memory::{DevicePointer, memory_status};
 use super::state::{State, lock};
 use super::status::Status;
 use crate::arch::Arch;
 use crate::image::{ImageError, image_len, ptx_from_image};
-use crate::program::Program;
+use crate::program::{GlobalVar, Program};
 use crate::ptx;
 
 /// A module.
@@ -22,7 +21,7 @@ pub(crate) struct Module {
     pub(super) context: Handle<Context>,
     program: Arc<Program>,
     /// Addresses of the program's variables, in its order.
-    pub(super) globals: Vec<DevicePointer>,
+    pub(super) globals: Vec<u64>,
     functions: HashMap<String, Handle<Function>>,
 }
 
@@ -81,32 +80,25 @@ impl Log {
 const WRAPPER: [u8; 4] = 0x4662_43b1_u32.to_le_bytes();
 const FAT_BINARY: [u8; 4] = 0xba55_ed50_u32.to_le_bytes();
 
-/// Whether memory of unknown length starts with `magic`, looking no further than the first difference.
-fn starts_with(image: HostIn, magic: [u8; 4]) -> Result<bool, Status> {
-    for len in 1..=magic.len() {
-        if image.bytes(len)? != &magic[..len] {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// The image at an address that comes without a length.
 fn delimit<'a>(image: HostIn, log: &Log) -> Result<&'a [u8], Status> {
-    if starts_with(image, WRAPPER)? {
+    if image.starts_with(&WRAPPER)? {
         let inner = image.bytes(16)?.last_chunk::<8>().copied();
         let inner = inner.map(u64::from_le_bytes).unwrap_or_default();
         let inner = host_in(inner);
-        return if starts_with(inner, FAT_BINARY)? {
+        return if inner.starts_with(&FAT_BINARY)? {
             delimit(inner, log)
         } else {
             Err(log.refuse(Status::INVALID_IMAGE, &"the wrapper holds no fat binary"))
         };
     }
-    if !starts_with(image, FAT_BINARY)? {
+    if !image.starts_with(&FAT_BINARY)? {
         return image.until_nul();
     }
-    let start = image.bytes(16)?.first_chunk().ok_or(Status::INVALID_IMAGE)?;
+    let start = image
+        .bytes(16)?
+        .first_chunk()
+        .ok_or(Status::INVALID_IMAGE)?;
     match image_len(start) {
         Ok(Some(len)) => image.bytes(len),
         Ok(None) => image.until_nul(),
@@ -133,7 +125,8 @@ fn compile_image(arch: &Arch, image: &[u8], log: &Log) -> Result<Program, Status
         log.refuse(status, &error)
     })?;
     let module = ptx::parse(&text).map_err(|error| log.refuse(Status::INVALID_PTX, &error))?;
-    check_target(arch, &module.target).map_err(|reason| log.refuse(Status::INVALID_PTX, &reason))?;
+    check_target(arch, &module.target)
+        .map_err(|reason| log.refuse(Status::INVALID_PTX, &reason))?;
     Program::load(&module).map_err(|error| log.refuse(Status::INVALID_PTX, &error))
 }
 
@@ -176,7 +169,7 @@ impl State {
     }
 
     /// Allocates and fills the variables of a program.
-    fn place_globals(&mut self, program: &Program) -> Result<Vec<DevicePointer>, Status> {
+    fn place_globals(&mut self, program: &Program) -> Result<Vec<u64>, Status> {
         let mut addresses = Vec::new();
         for global in program.globals() {
             let origin = format!("variable {}", global.name);
@@ -185,21 +178,24 @@ impl State {
                 Ok(address) => addresses.push(address),
                 Err(error) => {
                     self.free_globals(&addresses);
-                    return Err(memory_status("cuModuleLoadData", &error));
+                    return Err(State::explain("cuModuleLoadData", &error));
                 }
             }
         }
         for (global, &address) in program.globals().iter().zip(&addresses) {
-            let bytes = global.initial_bytes(&addresses);
+            if global.size == 0 {
+                continue;
+            }
+            let bytes = initial_contents(global, &addresses);
             if let Err(error) = self.memory.write(address, &bytes) {
                 self.free_globals(&addresses);
-                return Err(memory_status("cuModuleLoadData", &error));
+                return Err(State::explain("cuModuleLoadData", &error));
             }
         }
         Ok(addresses)
     }
 
-    pub(super) fn free_globals(&mut self, addresses: &[DevicePointer]) {
+    pub(super) fn free_globals(&mut self, addresses: &[u64]) {
         for &address in addresses {
             // These are live: nobody else can free them.
             let _ = self.memory.free(address);
@@ -235,7 +231,7 @@ impl State {
         &self,
         handle: Handle<Module>,
         name: &str,
-    ) -> Result<(DevicePointer, usize), Status> {
+    ) -> Result<(u64, usize), Status> {
         let module = self.modules.get(handle)?;
         let variables = module.program.globals().iter().zip(&module.globals);
         variables
@@ -244,6 +240,19 @@ impl State {
             .next()
             .ok_or(Status::NOT_FOUND)
     }
+}
+
+/// The bytes a variable starts with, addresses of other variables filled in.
+fn initial_contents(variable: &GlobalVar, addresses: &[u64]) -> Vec<u8> {
+    let mut bytes = variable.bytes.clone();
+    for &(offset, target, addend) in &variable.relocations {
+        let start = offset as usize;
+        let place = bytes.get_mut(start..start + size_of::<u64>());
+        if let (Some(place), Some(address)) = (place, addresses.get(target)) {
+            place.copy_from_slice(&address.wrapping_add_signed(addend).to_le_bytes());
+        }
+    }
+    bytes
 }
 
 fn load(out: Out<Handle<Module>>, image: HostIn, log: Log) -> Result<(), Status> {
@@ -300,7 +309,7 @@ driver_api! {
     }
 
     fn cuModuleGetGlobal_v2(
-        address: Out<DevicePointer>,
+        address: Out<u64>,
         bytes: Out<usize>,
         module: Handle<Module>,
         name: InStr,

@@ -16,7 +16,9 @@ fn blocks(arch: &Arch, threads: u32, shared: usize) -> u32 {
     let warps = threads.div_ceil(Arch::WARP).max(1);
     let by_warps = arch.threads_per_multiprocessor / Arch::WARP / warps;
     let block = shared.saturating_add(Arch::SHARED_RESERVED as usize);
-    let block = block.checked_next_multiple_of(SHARED_GRANULE).unwrap_or(usize::MAX);
+    let block = block
+        .checked_next_multiple_of(SHARED_GRANULE)
+        .unwrap_or(usize::MAX);
     let by_shared = arch.shared_per_multiprocessor as usize / block;
     let by_shared = u32::try_from(by_shared).unwrap_or(u32::MAX);
     arch.blocks_per_multiprocessor.min(by_warps).min(by_shared)
@@ -39,7 +41,7 @@ impl Demand {
         let function = state.functions.get(handle)?;
         Ok(Self {
             arch,
-            static_shared: function.kernel().static_shared as usize,
+            static_shared: function.kernel().static_shared() as usize,
             max_dynamic: function.max_dynamic_shared as usize,
             max_threads: function.max_threads(),
         })
@@ -49,7 +51,11 @@ impl Demand {
         if threads > self.max_threads || dynamic > self.max_dynamic {
             return 0;
         }
-        blocks(self.arch, threads, self.static_shared.saturating_add(dynamic))
+        blocks(
+            self.arch,
+            threads,
+            self.static_shared.saturating_add(dynamic),
+        )
     }
 }
 
