@@ -108,9 +108,9 @@ impl Context<'_> {
                 Ok(Op::W2(f, d, hi, lo))
             }
             ("bf16x2", false) => {
-                let f: fn(&mut Lanes, &Lanes, &Lanes) = each2!(
-                    |a, b| bf16_bits(f32::from_bits(a)) << 16 | bf16_bits(f32::from_bits(b))
-                );
+                let f: fn(&mut Lanes, &Lanes, &Lanes) = each2!(|a, b| bf16_bits(f32::from_bits(a))
+                    << 16
+                    | bf16_bits(f32::from_bits(b)));
                 Ok(Op::W2(f, d, hi, lo))
             }
             _ => form.unknown(),

@@ -292,7 +292,7 @@ impl Context<'_> {
             (_, false, false) => each1!(|a| 31u32.wrapping_sub(a.leading_zeros())),
             (_, false, true) => each1!(|a| if a == 0 { u32::MAX } else { a.leading_zeros() }),
             (_, true, false) => {
-                each1!(|a| { 31u32.wrapping_sub((a ^ (a as i32 >> 31) as u32).leading_zeros()) })
+                each1!(|a| 31u32.wrapping_sub((a ^ (a as i32 >> 31) as u32).leading_zeros()))
             }
             (_, true, true) => each1!(|a| {
                 let a = a ^ (a as i32 >> 31) as u32;

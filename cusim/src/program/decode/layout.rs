@@ -104,7 +104,7 @@ impl ModuleLayout {
         let mut shared = 0u64;
         let mut dynamic_align = 16;
         let mut local = 0u64;
-        let mut put = |end: &mut u64, size: u64, align: u64| {
+        let put = |end: &mut u64, size: u64, align: u64| {
             let offset = end.next_multiple_of(align.max(1));
             *end = offset + size;
             offset

@@ -17,9 +17,7 @@ use std::collections::HashMap;
 use super::op::{Address, Class, Decoded, Initial, Op, Reg, Slot, Special};
 use super::slots::{self, File, Slots, file_of};
 use super::{Kernel, LoadError, param_layout, window};
-use crate::ptx::ast::{
-    AddressBase, Body, Function, Instruction, Module, Operand, RegId, Symbol, Type,
-};
+use crate::ptx::ast::{AddressBase, Body, Instruction, Module, Operand, RegId, Symbol, Type};
 use crate::ptx::cfg;
 
 pub(super) use layout::ModuleLayout;
@@ -63,7 +61,6 @@ pub(super) fn kernel(
     let placed = layout.place(body)?;
     let (params, param_bytes) = param_layout(function)?;
     let mut cx = Context {
-        function,
         body,
         layout,
         param_offsets: params.iter().map(|param| param.offset.into()).collect(),
@@ -156,7 +153,6 @@ impl<'a> Form<'a> {
 
 /// What decoding one kernel needs to know and collects.
 pub(super) struct Context<'a> {
-    function: &'a Function,
     body: &'a Body,
     layout: &'a ModuleLayout,
     param_offsets: Vec<u64>,
