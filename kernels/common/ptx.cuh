@@ -32,6 +32,33 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+/* ---- Predicated 16-byte accesses. Written as an `if`, they would become branches that loads cannot overtake. ---- */
+
+/* 16 bytes; what was in `d` stays, and nothing is read, when they are not wanted. 9.7.9.8 ld */
+__device__ __forceinline__ void ld_global_16_if(bool wanted, uint4 &d, const void *global) {
+    asm volatile(
+        "{\n\t"
+        ".reg .pred wanted;\n\t"
+        "setp.ne.s32 wanted, %5, 0;\n\t"
+        "@wanted ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n\t"
+        "}"
+        : "+r"(d.x), "+r"(d.y), "+r"(d.z), "+r"(d.w)
+        : "l"(__cvta_generic_to_global(global)), "r"(int(wanted))
+        : "memory");
+}
+
+/* 9.7.9.11 st */
+__device__ __forceinline__ void st_global_16_if(bool wanted, void *global, uint4 x) {
+    asm volatile(
+        "{\n\t"
+        ".reg .pred wanted;\n\t"
+        "setp.ne.s32 wanted, %5, 0;\n\t"
+        "@wanted st.global.v4.b32 [%4], {%0, %1, %2, %3};\n\t"
+        "}" ::"r"(x.x),
+        "r"(x.y), "r"(x.z), "r"(x.w), "l"(__cvta_generic_to_global(global)), "r"(int(wanted))
+        : "memory");
+}
+
 /* ---- Matrix fragments: 9.7.14.5 Matrix multiply-accumulate with mma ---- */
 
 /*
@@ -119,6 +146,13 @@ __device__ __forceinline__ float ex2_approx_ftz(float x) {
 __device__ __forceinline__ float rsqrt_approx(float x) {
     float y;
     asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 1 / x, at most 1 ulp off; subnormal inputs count as 0. 9.7.3.13 rcp */
+__device__ __forceinline__ float rcp_approx_ftz(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 

@@ -55,6 +55,19 @@ __device__ __forceinline__ uint32_t pack_f32<Bf16>(float lo, float hi) {
     return ptx::bf16x2_from_f32(lo, hi);
 }
 
+/* The inverse of pack_f32: exact. */
+template <class T>
+__device__ __forceinline__ float2 unpack_f32(uint32_t pair);
+
+template <>
+__device__ __forceinline__ float2 unpack_f32<F16>(uint32_t pair) {
+    return {to_f32(F16{uint16_t(pair)}), to_f32(F16{uint16_t(pair >> 16)})};
+}
+template <>
+__device__ __forceinline__ float2 unpack_f32<Bf16>(uint32_t pair) {
+    return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
+}
+
 /* kCount consecutive elements that move as one access; 16 bytes are one 128-bit load or store. */
 template <class T, int kCount>
 struct alignas(sizeof(T) * kCount) Vec {

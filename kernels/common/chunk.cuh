@@ -1,0 +1,79 @@
+/*
+ * Chunks: what the kernels that stream memory move in one access, either 16 bytes or, where addresses or extents do not
+ * allow that, one element. Unpacked, a chunk is an array of f32.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#include <type_traits>
+
+#include "ptx.cuh"
+#include "types.cuh"
+
+namespace fflash {
+
+/* kWidth consecutive elements as they lie in memory. 16-bit elements are held in pairs: apart, each would take a register. */
+template <class T, int kWidth>
+struct Chunk {
+    static constexpr bool kPairs = sizeof(T) == 2 && kWidth > 1;
+    using Word = std::conditional_t<kPairs, uint32_t, T>;
+    Vec<Word, kPairs ? kWidth / 2 : kWidth> words;
+};
+
+/* Loads the chunk at `from`, or leaves `chunk` as it is without touching memory. */
+template <class T, int kWidth>
+__device__ __forceinline__ void load_if(bool wanted, Chunk<T, kWidth> &chunk, const Chunk<T, kWidth> *from) {
+    if constexpr (sizeof chunk == 16) {
+        uint4 bits;
+        memcpy(&bits, &chunk, sizeof bits);
+        ptx::ld_global_16_if(wanted, bits, from);
+        memcpy(&chunk, &bits, sizeof bits);
+    } else {
+        if (wanted) chunk = *from;
+    }
+}
+
+template <class T, int kWidth>
+__device__ __forceinline__ void store_if(bool wanted, Chunk<T, kWidth> *to, Chunk<T, kWidth> chunk) {
+    if constexpr (sizeof chunk == 16) {
+        uint4 bits;
+        memcpy(&bits, &chunk, sizeof chunk);
+        ptx::st_global_16_if(wanted, to, bits);
+    } else {
+        if (wanted) *to = chunk;
+    }
+}
+
+/* Exact. */
+template <class T, int kWidth>
+__device__ __forceinline__ void unpack(float (&x)[kWidth], Chunk<T, kWidth> chunk) {
+    if constexpr (Chunk<T, kWidth>::kPairs) {
+#pragma unroll
+        for (int i = 0; i < kWidth / 2; ++i) {
+            const float2 pair = unpack_f32<T>(chunk.words[i]);
+            x[2 * i] = pair.x;
+            x[2 * i + 1] = pair.y;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) x[i] = to_f32(chunk.words[i]);
+    }
+}
+
+/* Rounds to nearest even. */
+template <class T, int kWidth>
+__device__ __forceinline__ Chunk<T, kWidth> pack(const float (&x)[kWidth]) {
+    Chunk<T, kWidth> chunk;
+    if constexpr (Chunk<T, kWidth>::kPairs) {
+#pragma unroll
+        for (int i = 0; i < kWidth / 2; ++i) chunk.words[i] = pack_f32<T>(x[2 * i], x[2 * i + 1]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) chunk.words[i] = from_f32<T>(x[i]);
+    }
+    return chunk;
+}
+
+}  // namespace fflash
