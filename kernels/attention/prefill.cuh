@@ -6,19 +6,18 @@
  * CTA     one block of block_m query rows of one head; loops over the key tiles that some row of it sees.
  * Warp    block_m / warps rows, all keys, all of head_dim: a row's softmax never leaves its warp.
  *
- * Shared memory (traits.cuh), bytes:   K tiles  V tiles      Q   total
- *   head_dim  64: 128 x 64 tiles         16384    16384  16384   49152
- *   head_dim 128: 128 x 32 tiles         16384    16384  32768   65536
- *   head_dim 256: 128 x 32 tiles         32768    (in Q) 65536   98304
- * O leaves through Q's bytes, to be stored in whole lines.
+ * Shared memory (traits.cuh), bytes:       K      V      Q   total
+ *   head_dim  64: tiles of 64 keys      16384  16384  16384   49152
+ *   head_dim 128: tiles of 32 keys      16384  16384  32768   65536
+ *   head_dim 256: tiles of 32 keys      32768  32768  (both)  65536   Q passes through to registers first
+ * O leaves through shared memory too, to be stored in whole lines: through Q's bytes.
  *
- * Pipeline: step t turns S(t) into weights, issues S(t + 1) = Q K(t + 1)^T and then O += P(t) V(t), so that the
- * tensor cores have the next product while the softmax runs. It needs V(t) and K(t + 1), which one cp.async group
- * brought:
- *   step t:  wait for own copies of group t = {K(t + 1), V(t)}
- *            barrier: all threads' copies have landed, and all warps are done with step t - 1
- *            issue group t + 1 = {K(t + 2), V(t + 1)} over K(t) and V(t - 1), which step t - 1 read last
- *            compute
+ * Pipeline, two buffers of K and V. Step t:
+ *   wait for this thread's copies of tile t
+ *   barrier: everybody's copies of tile t have landed, and all warps are done with step t - 1, whose buffers may be refilled
+ *   S = Q K(t)^T
+ *   issue the copies of tile t + 1, which have the rest of this step to land
+ *   P = softmax step of S; O += P V(t)
  * Steps over tiles that all rows see in full carry no mask; the others, and all under a softcap, take the general step.
  *
  * Preconditions (checked by the host): head_dim contiguous; pointers and strides multiples of 16 bytes; seqlens in
@@ -28,8 +27,7 @@
  * see has weight 0 in the others: if its V is NaN or infinite, so become those rows (0 * NaN), here as in every
  * attention kernel that multiplies tiles.
  *
- * Source: FlashAttention-2 (Dao, arXiv 2307.08691) for the loop; the overlap of softmax and products within a warp is that of
- * FlashAttention-3 (Shah et al., arXiv 2407.08608, 3.2).
+ * Source: FlashAttention-2 (Dao, arXiv 2307.08691).
  */
 #pragma once
 
@@ -258,9 +256,12 @@ public:
     __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + (tile & 1) * Tile::kBytes; }
     __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + (tile & 1) * Tile::kBytes; }
 
-    /* K is loaded in tile order, and so is V; past the last tile only zeros are written. */
-    __device__ __forceinline__ void load_k(int tile) { k_.load_next(sK(tile)); }
-    __device__ __forceinline__ void load_v(int tile) { v_.load_next(sV(tile)); }
+    /* Starts the copy of a tile, as one group. Tiles come in order; past the last only zeros are written. */
+    __device__ __forceinline__ void load(int tile) {
+        k_.load_next(sK(tile));
+        v_.load_next(sV(tile));
+        ptx::cp_async_commit();
+    }
 
 private:
     static_assert(Traits::kStages == 2, "the buffer of a tile is its parity");
@@ -272,16 +273,14 @@ private:
 /* Step `tile` of the pipeline described at the top. */
 template <bool kGeneral, class Traits>
 __device__ __forceinline__ void prefill_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
-                                             const TileRange &tiles, const LogitTransform &transform,
-                                             const KeyBounds &bounds, int row_first) {
+                                             const LogitTransform &transform, const KeyBounds &bounds, int row_first) {
     ptx::cp_async_wait<0>();
     __syncthreads();
-    kv.load_k(tile + 2);
-    kv.load_v(tile + 1);
-    ptx::cp_async_commit();
+    warp.multiply_qk(kv.sK(tile));
+    /* Issued here and not above, so that the first reads of K do not queue behind the copies. */
+    kv.load(tile + 1);
     if constexpr (kGeneral) warp.shape_logits(transform, bounds, row_first, tile * Traits::kBlockN);
     warp.weigh(transform.exponent_scale);
-    if (!kGeneral || tile + 1 < tiles.end) warp.multiply_qk(kv.sK(tile + 1));
     warp.multiply_pv(kv.sV(tile));
 }
 
@@ -306,30 +305,23 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
         TileLoader<typename Traits::QTile, Traits::kThreads>(gQ, params.q_strides.seqlen, block.row_first,
                                                              block.row_first, block.row_end)
             .load_next(smem_base + Traits::kSmemQ);
-        kv.load_k(tiles.first);
-        ptx::cp_async_commit();
         if constexpr (Traits::kQInRegisters) {
+            ptx::cp_async_commit();
             ptx::cp_async_wait<0>();
             __syncthreads();
             warp.hold_q();
-            __syncthreads(); /* V is about to overwrite Q */
+            __syncthreads(); /* the tiles are about to overwrite Q */
         }
-        kv.load_k(tiles.first + 1);
-        kv.load_v(tiles.first);
-        ptx::cp_async_commit();
-        if constexpr (!Traits::kQInRegisters) {
-            ptx::cp_async_wait<1>();
-            __syncthreads();
-        }
-        warp.multiply_qk(kv.sK(tiles.first));
+        kv.load(tiles.first);
 
         for (int tile = tiles.first; tile < tiles.end; ++tile) {
             for (; tile >= tiles.plain_first && tile < tiles.plain_end; ++tile)
-                prefill_step<false>(warp, kv, tile, tiles, transform, bounds, block.row_first);
-            prefill_step<true>(warp, kv, tile, tiles, transform, bounds, block.row_first);
+                prefill_step<false>(warp, kv, tile, transform, bounds, block.row_first);
+            if (tile < tiles.end) prefill_step<true>(warp, kv, tile, transform, bounds, block.row_first);
         }
+        /* The copy of zeros past the last tile must land, and every warp be done, before O overwrites both. */
         ptx::cp_async_wait<0>();
-        __syncthreads(); /* O is about to overwrite Q, and V where they share bytes */
+        __syncthreads();
     }
     warp.store(smem + Traits::kSmemQ, params, block, bounds);
 }

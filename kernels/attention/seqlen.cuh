@@ -37,7 +37,7 @@ private:
     }
 };
 
-/* The key tiles [first, end) of a block of rows; all rows see all keys of [plain_first, plain_end). */
+/* The key tiles [first, end) of a block of rows; all rows see all keys of [plain_first, plain_end), which may be empty. */
 struct TileRange {
     int first;
     int end;
@@ -47,7 +47,7 @@ struct TileRange {
     int key_first;
     int key_end;
 
-    /* Rows [row_first, row_last] with row_first <= row_last. The last tile is never plain: it has no successor. */
+    /* Rows [row_first, row_last] with row_first <= row_last. */
     template <int kBlockN>
     __device__ __forceinline__ static TileRange of(const KeyBounds &bounds, int row_first, int row_last) {
         TileRange range;
@@ -56,7 +56,7 @@ struct TileRange {
         range.first = range.key_first / kBlockN;
         range.end = range.key_end == range.key_first ? range.first : (range.key_end + kBlockN - 1) / kBlockN;
         range.plain_first = (bounds.first(row_last) + kBlockN - 1) / kBlockN;
-        range.plain_end = min(max(bounds.end(row_first), 0) / kBlockN, range.end - 1);
+        range.plain_end = max(bounds.end(row_first), 0) / kBlockN;
         return range;
     }
 };

@@ -58,14 +58,15 @@ struct PrefillTraits {
     static constexpr int kStages = 2;
     static constexpr int kSmemK = 0;
     static constexpr int kSmemV = kSmemK + kStages * KvTile::kBytes;
-    /* Q that moves on to registers shares its bytes with the V tiles, which are loaded after. */
-    static constexpr int kSmemQ = kQInRegisters ? kSmemV : kSmemV + kStages * KvTile::kBytes;
-    static constexpr int kSmemBytes = kSmemQ + QTile::kBytes;
+    /* Q that moves on to registers does so before the first tiles are loaded over it. */
+    static constexpr int kSmemTiles = 2 * kStages * KvTile::kBytes;
+    static constexpr int kSmemQ = kQInRegisters ? 0 : kSmemTiles;
+    static constexpr int kSmemBytes =
+        kQInRegisters ? (QTile::kBytes > kSmemTiles ? QTile::kBytes : kSmemTiles) : kSmemTiles + QTile::kBytes;
 
     static_assert(sizeof(Element) == 2, "fragments hold pairs of 16-bit elements");
     static_assert(kWarps * kMTiles * kMmaM == kBlockM, "warps split the rows evenly");
     static_assert(kBlockN % (2 * kMmaN) == 0 && kHeadDim % (2 * kMmaN) == 0, "ldmatrix.x4 reads 16x16 squares");
-    static_assert(!kQInRegisters || QTile::kBytes >= kStages * KvTile::kBytes, "the V tiles lie inside Q's bytes");
     static_assert(kSmemBytes <= 99 * 1024, "the least that sm_80 and later offer to one CTA");
 };
 
