@@ -35,7 +35,7 @@
 //! | `CUSIM_LIBRARY` | path of the shared library, instead of where it is looked for |
 
 pub mod arch;
-mod client;
+pub mod client;
 mod driver;
 pub mod exec;
 pub mod fault;
@@ -43,7 +43,7 @@ pub mod image;
 pub mod memory;
 pub mod program;
 pub mod ptx;
-mod select;
+pub mod select;
 
 pub use client::{
     Launch, Report, last_launch, launches, reports, set_checks, set_seed, take_launches,
