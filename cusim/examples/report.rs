@@ -1,7 +1,7 @@
 //! Runs a kernel with a bug and prints what the emulator says of it.
 //!
-//! The kernel reverses 64 numbers through shared memory. Between its writes and its reads a barrier is
-//! missing: on a GPU it works most of the time.
+//! The kernel reverses 64 numbers through shared memory, again and again. A barrier is missing between
+//! the reads of a round and the writes of the next: on a GPU it works most of the time.
 //!
 //! ```text
 //! cargo run -p cusim --example report
@@ -18,30 +18,40 @@ const REVERSE: &str = r#"
 .version 7.0
 .target sm_80
 .address_size 64
-.visible .entry reverse(.param .u64 numbers)
+.file 1 "reverse.cu"
+.visible .entry reverse(.param .u64 numbers, .param .u32 rounds)
 {
-    .reg .b32 %r<8>;
-    .reg .b64 %rd<4>;
+    .reg .pred %p;
+    .reg .b32 %number, %round, %thread, %own, %mirrored;
+    .reg .b64 %place, %offset;
     .shared .align 4 .b8 staged[256];
-    .loc 1 5 1
-    mov.u32 %r1, %tid.x;
-    ld.param.u64 %rd1, [numbers];
-    cvta.to.global.u64 %rd1, %rd1;
-    mul.wide.u32 %rd2, %r1, 4;
-    add.s64 %rd2, %rd1, %rd2;
-    ld.global.u32 %r2, [%rd2];
-    shl.b32 %r3, %r1, 2;
-    mov.u32 %r4, staged;
-    add.s32 %r5, %r4, %r3;
+    .loc 1 4 1
+    mov.u32 %thread, %tid.x;
+    ld.param.u64 %place, [numbers];
+    cvta.to.global.u64 %place, %place;
+    mul.wide.u32 %offset, %thread, 4;
+    add.s64 %place, %place, %offset;
+    ld.param.u32 %round, [rounds];
+    ld.global.u32 %number, [%place];
+    mov.u32 %own, staged;
+    shl.b32 %thread, %thread, 2;
+    sub.s32 %mirrored, %own, %thread;
+    add.s32 %own, %own, %thread;
+again:
     .loc 1 6 1
-    st.shared.u32 [%r5], %r2;
+    st.shared.u32 [%own], %number;
+    .loc 1 7 1
+    bar.sync 0;
     .loc 1 8 1
-    sub.s32 %r6, %r4, %r3;
-    ld.shared.u32 %r7, [%r6+252];
-    st.global.u32 [%rd2], %r7;
+    ld.shared.u32 %number, [%mirrored+252];
+    .loc 1 5 1
+    sub.s32 %round, %round, 1;
+    setp.ne.s32 %p, %round, 0;
+    @%p bra again;
+    .loc 1 10 1
+    st.global.u32 [%place], %number;
     ret;
 }
-.file 1 "reverse.cu"
 "#;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -59,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         block_dim: (64, 1, 1),
         shared_mem_bytes: 0,
     };
-    // SAFETY: the kernel takes one pointer and stays within the 64 numbers there.
+    // SAFETY: the kernel takes a pointer and a number, and stays within the 64 numbers there.
     unsafe {
         stream
             .launch_builder(&reverse)
@@ -72,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(()) => println!("no error"),
         Err(error) => println!("the stream reports: {error}"),
     }
-    for report in cusim::client::reports() {
+    for report in cusim::reports() {
         println!("\n{report}");
     }
     Ok(())
