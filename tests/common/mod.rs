@@ -5,6 +5,7 @@
 use std::sync::{Arc, LazyLock};
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
+use ferroflash::reference::HostTensor;
 use ferroflash::{Element, Kernels, Layout, TensorView, TensorViewMut};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -122,6 +123,11 @@ impl<T: Element, const R: usize> Host<T, R> {
         gpu().stream.clone_htod(data).expect("upload")
     }
 
+    /// The same data for the reference.
+    pub fn tensor(&self) -> HostTensor<'_, T, R> {
+        HostTensor::new(&self.data, self.layout).expect("the layout that made the buffer")
+    }
+
     pub fn view<'a>(&self, device: &'a CudaSlice<T>) -> TensorView<'a, T, R> {
         TensorView::new(device.as_view(), self.layout).expect("a view inside its buffer")
     }
@@ -186,4 +192,15 @@ pub fn assert_same_bits<T: Element>(first: &[T], second: &[T]) -> Result<(), Tes
         );
     }
     Ok(())
+}
+
+/// A failure of a drawn case.
+pub fn fail(error: impl std::fmt::Display) -> TestCaseError {
+    TestCaseError::fail(error.to_string())
+}
+
+/// Drawn cases of a suite: `usual`, or what `PROPTEST_CASES` asks for.
+pub fn cases(usual: u32) -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|cases| cases.parse().ok()).unwrap_or(usual)
 }
