@@ -182,6 +182,59 @@ fn every_thread_has_a_stack_of_contexts() {
 }
 
 #[test]
+fn the_memory_of_a_context_goes_with_it() {
+    const PTX: &CStr =
+        c".version 7.0 .target sm_80 .address_size 64 .visible .global .u32 kept[25];";
+    let primary = context();
+    let (mut own, mut module, mut stream) = (
+        std::ptr::null_mut(),
+        std::ptr::null_mut(),
+        std::ptr::null_mut(),
+    );
+    let (mut allocated, mut pooled, mut variable, mut bytes) = (0, 0, 0, 0);
+    let used = || {
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
+        let (mut pool, mut used) = (std::ptr::null_mut(), 0_u64);
+        unsafe {
+            ok(sys::cuDeviceGetDefaultMemPool(&mut pool, 0));
+            ok(sys::cuMemPoolGetAttribute(
+                pool,
+                attribute,
+                (&raw mut used).cast(),
+            ));
+        }
+        used
+    };
+    unsafe {
+        ok(sys::cuCtxCreate_v2(&mut own, 0, 0));
+        ok(sys::cuMemAlloc_v2(&mut allocated, 64));
+        ok(sys::cuStreamCreate(&mut stream, 0));
+        ok(sys::cuMemAllocAsync(&mut pooled, 1 << 24, stream));
+        ok(sys::cuModuleLoadData(&mut module, PTX.as_ptr().cast()));
+        ok(sys::cuModuleGetGlobal_v2(
+            &mut variable,
+            &mut bytes,
+            module,
+            c"kept".as_ptr(),
+        ));
+        assert_eq!(bytes, 100);
+        // Other tests use the pool too, but not as much of it.
+        assert!(used() >= 1 << 24);
+        ok(sys::cuCtxDestroy_v2(own));
+        assert!(used() < 1 << 24);
+        ok(sys::cuCtxPushCurrent_v2(primary.cu_ctx()));
+        for address in [allocated, pooled, variable] {
+            let found = sys::cuMemGetAddressRange_v2(&mut 0, &mut 0, address);
+            assert_eq!(found, CUresult::CUDA_ERROR_NOT_FOUND);
+        }
+        assert_eq!(
+            sys::cuModuleUnload(module),
+            CUresult::CUDA_ERROR_INVALID_HANDLE
+        );
+    }
+}
+
+#[test]
 fn contexts_keep_their_settings() {
     let context = CudaContext::new_non_primary(
         {

@@ -38,7 +38,7 @@ impl State {
         Ok(address)
     }
 
-    fn release(&mut self, call: &str, address: u64) -> Result<(), Status> {
+    pub(super) fn release(&mut self, call: &str, address: u64) -> Result<(), Status> {
         let bytes = self.memory.find(address).map_or(0, |found| found.len);
         self.memory
             .free(address)

@@ -7,8 +7,6 @@ use super::status::Status;
 
 /// A context.
 pub(crate) struct Context {
-    /// Unique for the life of the process.
-    id: u64,
     flags: u32,
     limits: [usize; LIMITS.len()],
     cache_config: u32,
@@ -39,18 +37,13 @@ const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
 
 impl State {
     fn create_context(&mut self, flags: u32) -> Handle<Context> {
-        let handle = self.contexts.insert(Context {
-            id: 0,
+        self.contexts.insert(Context {
             flags,
             limits: LIMITS,
             cache_config: 0,
             shared_config: 0,
             failed: None,
-        });
-        if let Ok(context) = self.contexts.get_mut(handle) {
-            context.id = handle.number();
-        }
-        handle
+        })
     }
 
     /// Destroys a context with everything in it.
@@ -59,7 +52,9 @@ impl State {
         self.streams.retain(|stream| stream.context != handle);
         self.events.retain(|event| event.context != handle);
         self.functions.retain(|function| function.context != handle);
-        self.modules.retain(|module| module.context != handle);
+        for module in self.modules.extract(|module| module.context == handle) {
+            self.free_globals(&module.globals);
+        }
         let lost: Vec<u64> = self
             .owners
             .iter()
@@ -67,9 +62,7 @@ impl State {
             .map(|(&address, _)| address)
             .collect();
         for address in lost {
-            self.owners.remove(&address);
-            // An allocation with an owner is live.
-            let _ = self.memory.free(address);
+            self.release("cuCtxDestroy", address)?;
         }
         for library in self.libraries.iter_mut() {
             library.modules.remove(&handle);
@@ -238,7 +231,9 @@ driver_api! {
     fn cuCtxGetId(context: Handle<Context>, id: Out<u64>) {
         let state = lock()?;
         let context = if context.is_null() { state.current()? } else { context };
-        id.set(state.contexts.get(context)?.id)
+        state.contexts.get(context)?;
+        // No two handles are the same.
+        id.set(context.number())
     }
 
     fn cuCtxGetApiVersion(context: Handle<Context>, version: Out<u32>) {

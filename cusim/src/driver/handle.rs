@@ -105,6 +105,12 @@ impl<T: Object> Table<T> {
         self.0.retain(|_, object| keep(object));
     }
 
+    /// Removes the objects that `wanted` picks.
+    pub(super) fn extract(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Vec<T> {
+        let picked = self.0.extract_if(|_, object| wanted(object));
+        picked.map(|(_, object)| object).collect()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.values_mut()
     }
