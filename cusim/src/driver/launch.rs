@@ -134,7 +134,7 @@ impl Launch {
             return Err(Status::INVALID_VALUE);
         }
         if threads > function.max_threads() {
-            return Err(Status::LAUNCH_OUT_OF_RESOURCES);
+            return Err(Status::INVALID_VALUE);
         }
         if self.shared > function.max_dynamic_shared {
             self.explain_shared(arch, function);

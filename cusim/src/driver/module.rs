@@ -127,7 +127,26 @@ fn compile_image(arch: &Arch, image: &[u8], log: &Log) -> Result<Program, Status
     let module = ptx::parse(&text).map_err(|error| log.refuse(Status::INVALID_PTX, &error))?;
     check_target(arch, &module.target)
         .map_err(|reason| log.refuse(Status::INVALID_PTX, &reason))?;
-    Program::load(&module).map_err(|error| log.refuse(Status::INVALID_PTX, &error))
+    let program = Program::load(&module);
+    let program = program.map_err(|error| log.refuse(Status::INVALID_PTX, &error))?;
+    check_shared(&program).map_err(|reason| log.refuse(Status::INVALID_PTX, &reason))?;
+    Ok(program)
+}
+
+/// More shared memory than this can be had dynamically only.
+fn check_shared(program: &Program) -> Result<(), String> {
+    let limit = Arch::SHARED_PER_BLOCK;
+    match program
+        .kernels()
+        .find(|kernel| kernel.static_shared() > limit)
+    {
+        Some(kernel) => Err(format!(
+            "{} declares {} bytes of shared memory; static shared memory is limited to {limit}",
+            kernel.name(),
+            kernel.static_shared(),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// PTX runs on its target and what came after it; with `a` or `f` behind it, only on its own kind.

@@ -171,7 +171,7 @@ driver_api! {
         let share = demand.arch.shared_per_multiprocessor / blocks;
         let share = share as usize / SHARED_GRANULE * SHARED_GRANULE;
         let taken = Arch::SHARED_RESERVED as usize + demand.static_shared;
-        let limit = demand.arch.shared_per_block_optin as usize - demand.static_shared;
+        let limit = (demand.arch.shared_per_block_optin as usize).saturating_sub(demand.static_shared);
         bytes.set(share.saturating_sub(taken).min(limit))
     }
 }
