@@ -1,0 +1,117 @@
+//! The switches of the loaded emulator. They hold for the whole process, so this is a test of its own.
+
+#![allow(unsafe_code)] // the driver API is C
+
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+use cusim::exec::Checks;
+use cusim::fault::FaultKind;
+
+/// `unwritten` reads shared memory that nobody wrote; `swapped` lets two warps write a word that no barrier
+/// orders, and stores what is there in the end.
+const PTX: &str = r#"
+.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry unwritten(.param .u64 out)
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %rd<2>;
+    .shared .align 4 .b8 staged[4];
+    ld.param.u64 %rd1, [out];
+    cvta.to.global.u64 %rd1, %rd1;
+    ld.shared.u32 %r1, [staged];
+    st.global.u32 [%rd1], %r1;
+    ret;
+}
+.visible .entry swapped(.param .u64 out)
+{
+    .reg .pred %p<3>;
+    .reg .b32 %r<4>;
+    .reg .b64 %rd<2>;
+    .shared .align 4 .b8 staged[4];
+    ld.param.u64 %rd1, [out];
+    cvta.to.global.u64 %rd1, %rd1;
+    mov.u32 %r1, %tid.x;
+    and.b32 %r2, %r1, 31;
+    setp.eq.u32 %p1, %r2, 0;
+    @%p1 st.shared.u32 [staged], %r1;
+    bar.sync 0;
+    setp.eq.u32 %p2, %r1, 0;
+    @%p2 ld.shared.u32 %r3, [staged];
+    @%p2 st.global.u32 [%rd1], %r3;
+    ret;
+}
+"#;
+
+/// Runs a kernel on 64 threads in a context of its own: what it stored, or how it failed.
+fn run(name: &str) -> Result<u32, CUresult> {
+    cusim::Device::select(cusim::Choice::Cusim).expect("the emulator's library");
+    let context = CudaContext::new_non_primary(0, 0).expect("a context");
+    // Else a launch would also record an event, which fails once the kernel has.
+    unsafe { context.disable_event_tracking() };
+    let stream = context.default_stream();
+    let module = context.load_module(Ptx::from_src(PTX)).expect("a module");
+    let kernel = module.load_function(name).expect("a kernel");
+    let mut out = stream.alloc_zeros::<u32>(1).expect("memory");
+    let config = LaunchConfig {
+        grid_dim: (1, 1, 1),
+        block_dim: (64, 1, 1),
+        shared_mem_bytes: 0,
+    };
+    let mut call = stream.launch_builder(&kernel);
+    call.arg(&mut out);
+    unsafe { call.launch(config) }.expect("the launch itself succeeds");
+    let copied = stream.clone_dtoh(&out);
+    copied.map(|out| out[0]).map_err(|error| error.0)
+}
+
+const FAILED: Result<u32, CUresult> = Err(CUresult::CUDA_ERROR_LAUNCH_FAILED);
+
+#[test]
+fn checks_and_lists_are_switched_and_emptied() {
+    let kinds = || {
+        let reports = cusim::take_reports();
+        reports.iter().map(|report| report.kind).collect::<Vec<_>>()
+    };
+    // All checks are on at first.
+    assert_eq!((run("unwritten"), run("swapped")), (FAILED, FAILED));
+    assert_eq!(kinds(), [FaultKind::Uninitialized, FaultKind::Race]);
+    assert_eq!(kinds(), [], "they have been taken");
+    assert_eq!(
+        cusim::last_launch(),
+        None,
+        "failed launches are not counted"
+    );
+
+    cusim::set_checks(Checks {
+        init: false,
+        race: true,
+    });
+    assert!(run("unwritten").is_ok());
+    assert_eq!(run("swapped"), FAILED);
+    cusim::set_checks(Checks {
+        init: true,
+        race: false,
+    });
+    assert_eq!(run("unwritten"), FAILED);
+    assert!(run("swapped").is_ok());
+    assert_eq!(kinds(), [FaultKind::Race, FaultKind::Uninitialized]);
+
+    let launches: Vec<_> = cusim::take_launches()
+        .into_iter()
+        .map(|launch| launch.kernel)
+        .collect();
+    assert_eq!(launches, ["unwritten", "swapped"]);
+    assert_eq!(cusim::launches(), []);
+
+    // One seed, one schedule; some seed lets the other warp win.
+    let outcome = |seed| {
+        cusim::set_seed(seed);
+        run("swapped").expect("a word")
+    };
+    let first: Vec<u32> = (0..32).map(outcome).collect();
+    assert_eq!(first, (0..32).map(outcome).collect::<Vec<_>>());
+    assert!(first.contains(&0) && first.contains(&32), "{first:?}");
+}
