@@ -22,27 +22,25 @@ public:
     static_assert(kPasses * kRowsPerPass == Tile::kRows, "threads cover the tile evenly");
     static_assert(kRowsPerPass % kSwizzleRows == 0, "a thread's chunk has the same place in every pass");
 
-    /*
-     * `matrix` is row 0 of the matrix and `stride` the elements from row to row; the first tile starts at `row`. Only
-     * rows [row_first, row_end) exist.
-     */
-    __device__ __forceinline__ TileLoader(const void *matrix, int64_t stride, int row, int row_first, int row_end)
+    /* `matrix` is row 0 of the matrix and `stride` the elements from row to row; the first tile starts at `row`. */
+    __device__ __forceinline__ TileLoader(const void *matrix, int64_t stride, int row)
         : source_(static_cast<const char *>(matrix) + ((row + thread_row()) * stride + thread_chunk() * kChunkElements) * 2),
-          pass_bytes_(stride * (kRowsPerPass * 2)),
-          row_(row - row_first),
-          rows_(row_end - row_first) {}
+          pass_bytes_(stride * (kRowsPerPass * 2)) {}
 
-    /* Starts the copy of the next tile into the one at shared address `tile`. */
-    __device__ __forceinline__ void load_next(uint32_t tile) {
+    /*
+     * Starts the copy of the next tile into the one at shared address `tile`. Of its rows only [row_first, row_end) exist,
+     * counted from its own first row.
+     */
+    __device__ __forceinline__ void load_next(uint32_t tile, int row_first, int row_end) {
         const uint32_t target = tile + Tile::offset(thread_row(), thread_chunk());
 #pragma unroll
         for (int pass = 0; pass < kPasses; ++pass) {
             /* One comparison for both ends: rows before the first wrap to large numbers. */
-            const bool exists = uint32_t(thread_row() + pass * kRowsPerPass + row_) < uint32_t(rows_);
+            const int row = thread_row() + pass * kRowsPerPass;
+            const bool exists = uint32_t(row - row_first) < uint32_t(row_end - row_first);
             ptx::cp_async_16(target + pass * kRowsPerPass * Tile::kRowBytes, source_, exists ? kChunkBytes : 0);
             source_ += pass_bytes_;
         }
-        row_ += Tile::kRows;
     }
 
 private:
@@ -51,8 +49,6 @@ private:
 
     const char *source_; /* this thread's chunk in the first row of its next tile */
     int64_t pass_bytes_;
-    int row_; /* of the next tile, from the first row that exists: the same in all threads */
-    int rows_;
 };
 
 }  // namespace fflash

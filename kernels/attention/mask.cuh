@@ -8,41 +8,36 @@ namespace fflash {
 
 /*
  * Usually the softmax scale is folded into the exponent: softmax(scale * s) = 2^(scale * log2(e) * (s - max s)), one FFMA. A
- * softcap is not linear, and a scale that is not positive turns the maximum around, so then logits are transformed
- * first (`explicit_transform`) and the exponent carries log2(e) alone.
+ * softcap is not linear, and a scale that is not positive turns the maximum around: then logits are transformed first and
+ * the exponent carries log2(e) alone.
  */
-struct LogitTransform {
-    static constexpr float kLog2e = 1.4426950408889634f;
+__device__ __forceinline__ bool transforms_logits(const fflash_prefill_params &params) {
+    return params.softcap != 0.0f || !(params.softmax_scale > 0.0f);
+}
 
-    bool explicit_transform;
-    float scale;          /* logit units per unit of Q K^T */
-    float softcap;        /* 0: none */
-    float exponent_scale; /* positive: log2 units per transformed logit */
+/* Log2 units per (transformed) logit; positive. */
+__device__ __forceinline__ float exponent_scale_of(const fflash_prefill_params &params) {
+    constexpr float kLog2e = 1.4426950408889634f;
+    return transforms_logits(params) ? kLog2e : params.softmax_scale * kLog2e;
+}
 
-    __device__ __forceinline__ LogitTransform(float softmax_scale, float cap)
-        : explicit_transform(cap != 0.0f || !(softmax_scale > 0.0f)),
-          scale(softmax_scale),
-          softcap(cap),
-          exponent_scale(explicit_transform ? kLog2e : softmax_scale * kLog2e) {}
-
-    /*
-     * tanhf is within 2 ulp. tanh.approx (2^-11) would put an error of softcap * 2^-11, 0.02 at a cap of 50, into the
-     * exponent: a weight 2 % off, where rounding it to f16 costs 0.05 %.
-     */
-    __device__ __forceinline__ float apply(float logit) const {
-        return softcap != 0.0f ? softcap * tanhf(logit * (scale / softcap)) : logit * scale;
-    }
-};
-
-/* Applies the transform to every logit of a warp's rows. */
+/*
+ * Scales and caps every logit of a warp's rows.
+ *
+ * tanhf is within 2 ulp. tanh.approx (2^-11) would put an error of softcap * 2^-11, 0.02 at a cap of 50, into the exponent:
+ * a weight 2 % off, where rounding it to f16 costs 0.05 %.
+ */
 template <int kMTiles, int kNTiles>
-__device__ __forceinline__ void transform_logits(float (&acc_s)[kMTiles][kNTiles][4], const LogitTransform &transform) {
+__device__ __forceinline__ void transform_logits(float (&acc_s)[kMTiles][kNTiles][4], float scale, float softcap) {
 #pragma unroll
     for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
         for (int n = 0; n < kNTiles; ++n)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) acc_s[m][n][i] = transform.apply(acc_s[m][n][i]);
+            for (int i = 0; i < 4; ++i) {
+                float &logit = acc_s[m][n][i];
+                logit = softcap != 0.0f ? softcap * tanhf(logit * (scale / softcap)) : logit * scale;
+            }
 }
 
 /*

@@ -52,18 +52,17 @@ struct PrefillBlock {
     int qo_head;
     int kv_head;
     int row_first;
-    int row_end;
 
     template <int kBlockM>
     __device__ __forceinline__ static PrefillBlock of(const fflash_prefill_params &params) {
-        const int blocks = (params.seqlen_q + kBlockM - 1) / kBlockM;
-        const int head = blockIdx.x / blocks;
+        const uint32_t blocks = (params.seqlen_q + kBlockM - 1) / kBlockM;
+        const uint32_t index = ptx::block_index_x();
+        const int head = index / blocks;
         PrefillBlock block;
         block.batch = head / params.num_qo_heads;
         block.qo_head = head % params.num_qo_heads;
         block.kv_head = block.qo_head / params.group_size;
-        block.row_first = (blocks - 1 - blockIdx.x % blocks) * kBlockM;
-        block.row_end = min(block.row_first + kBlockM, params.seqlen_q);
+        block.row_first = (blocks - 1 - index % blocks) * kBlockM;
         return block;
     }
 };
@@ -100,12 +99,14 @@ public:
     }
 
     /* The first of this warp's rows, within the block. */
-    __device__ __forceinline__ static int warp_row() { return threadIdx.x / kWarpSize * Traits::kWarpRows; }
+    __device__ __forceinline__ static int warp_row(uint32_t thread = threadIdx.x) {
+        return thread / kWarpSize * Traits::kWarpRows;
+    }
 
-    /* Moves Q from shared memory to registers, for traits that keep it there. */
+    /* Moves the part of Q that stays in registers there. */
     __device__ __forceinline__ void hold_q() {
 #pragma unroll
-        for (int k = 0; k < kQKSteps; ++k) read_q(tSrQ_[k % kHeldQSteps], k);
+        for (int k = 0; k < Traits::kHeldQSteps; ++k) read_q(tSrQ_[k], k);
     }
 
     /* S = Q K^T of the tile at shared address sK. */
@@ -118,8 +119,8 @@ public:
                 for (int i = 0; i < 4; ++i) acc_s_[m][n][i] = 0.0f;
 #pragma unroll
         for (int k = 0; k < kQKSteps; ++k) {
-            uint32_t(&rQ)[kMTiles][4] = tSrQ_[k % kHeldQSteps];
-            if constexpr (!Traits::kQInRegisters) read_q(rQ, k);
+            uint32_t(&rQ)[kMTiles][4] = tSrQ_[min(k, Traits::kHeldQSteps)];
+            if (k >= Traits::kHeldQSteps) read_q(rQ, k);
 #pragma unroll
             for (int n = 0; n < kNTiles; n += 2) {
                 uint32_t rK[4];
@@ -134,10 +135,12 @@ public:
     }
 
     /* Scale, softcap and mask for S of the tile that starts at `key`. */
-    __device__ __forceinline__ void shape_logits(const LogitTransform &transform, const KeyBounds &bounds, int row_first,
-                                                 int key) {
-        if (transform.explicit_transform) transform_logits(acc_s_, transform);
-        mask_logits(acc_s_, bounds, row_first + warp_row() + lane_row(), key + lane_col());
+    __device__ __forceinline__ void shape_logits(const fflash_prefill_params &params, const KeyBounds &bounds,
+                                                 int row_first, int key) {
+        if (transforms_logits(params)) transform_logits(acc_s_, params.softmax_scale, params.softcap);
+        /* Read anew, so that no row or column of the mask takes a register of the plain steps. */
+        const uint32_t thread = ptx::thread_index_x();
+        mask_logits(acc_s_, bounds, row_first + warp_row(thread) + lane_row(thread), key + lane_col(thread));
     }
 
     /* Turns S into P, rounded to the element type, and rescales O to the new maxima. */
@@ -173,15 +176,16 @@ public:
     }
 
     /* Normalises O, stores it and, if asked for, the log-sum-exp. Q's bytes in shared memory must be free. */
-    __device__ __forceinline__ void store(char *smem_q, const fflash_prefill_params &params, const PrefillBlock &block,
-                                          const KeyBounds &bounds) {
+    __device__ __forceinline__ void store(char *smem_q, const fflash_prefill_params &params, const KeyBounds &bounds) {
+        /* Found anew: two divisions cost less than registers held across the loop. */
+        const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
         softmax_.finish();
         using Tile = typename Traits::QTile;
 #pragma unroll
         for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
             for (int half = 0; half < kLaneRows; ++half) {
-                const int tile_row = warp_row() + m * kMmaM + half * 8 + lane_row();
+                const int tile_row = warp_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x);
                 const int row = block.row_first + tile_row;
                 const bool sees_any = bounds.first(row) < bounds.end(row);
                 /* A row that sees keys divides even by 0: all its logits were -inf, and 0 / 0 is the answer. */
@@ -190,9 +194,9 @@ public:
                 for (int n = 0; n < kOTiles; ++n) {
                     const float(&o)[4] = acc_o_[m][n];
                     const uint32_t pair = pack_f32<T>(o[half * 2] * inverse, o[half * 2 + 1] * inverse);
-                    *reinterpret_cast<uint32_t *>(smem_q + Tile::offset(tile_row, n) + lane_col() * 2) = pair;
+                    *reinterpret_cast<uint32_t *>(smem_q + Tile::offset(tile_row, n) + lane_col(threadIdx.x) * 2) = pair;
                 }
-                if (params.lse != nullptr && row < block.row_end && threadIdx.x % kRowLanes == 0)
+                if (params.lse != nullptr && row < params.seqlen_q && threadIdx.x % kRowLanes == 0)
                     params.lse[block.batch * params.lse_batch_stride + block.qo_head * params.lse_head_stride +
                                row * params.lse_seqlen_stride] = softmax_.log_sum_exp(m, half);
             }
@@ -214,7 +218,7 @@ private:
         for (int pass = 0; pass < Traits::kWarpRows / kRowsPerPass; ++pass) {
             const int tile_row = warp_row() + pass * kRowsPerPass + lane / Tile::kChunks;
             const int row = block.row_first + tile_row;
-            if (row < block.row_end)
+            if (row < params.seqlen_q)
                 *reinterpret_cast<uint4 *>(gO + row * params.o_strides.seqlen + chunk * kChunkElements) =
                     *reinterpret_cast<const uint4 *>(smem_q + Tile::offset(tile_row, chunk));
         }
@@ -225,15 +229,12 @@ private:
         for (int m = 0; m < kMTiles; ++m) ptx::ldmatrix_x4(rQ[m], q_reader_.address(sQ_, m * kMmaM, k * kMmaK));
     }
 
-    /* Q fragments alive at a time: all of them, or those of one k step. */
-    static constexpr int kHeldQSteps = Traits::kQInRegisters ? kQKSteps : 1;
-
     uint32_t sQ_;
     SquareReader<typename Traits::QTile> q_reader_;
     SquareReader<typename Traits::KvTile> k_reader_;
     SquareReader<typename Traits::KvTile> v_reader_;
     OnlineSoftmax<kMTiles> softmax_;
-    uint32_t tSrQ_[kHeldQSteps][kMTiles][4];
+    uint32_t tSrQ_[Traits::kHeldQSteps + 1][kMTiles][4]; /* the last is read anew for every step not held */
     uint32_t tOrP_[kMTiles][kPVSteps][4];
     float acc_s_[kMTiles][kNTiles][4];
     float acc_o_[kMTiles][kOTiles][4];
@@ -250,22 +251,27 @@ public:
     __device__ __forceinline__ KvPipeline(uint32_t smem, const T *gK, const T *gV, const fflash_prefill_params &params,
                                           const TileRange &tiles)
         : smem_(smem),
-          k_(gK, params.k_strides.seqlen, tiles.first * Tile::kRows, tiles.key_first, tiles.key_end),
-          v_(gV, params.v_strides.seqlen, tiles.first * Tile::kRows, tiles.key_first, tiles.key_end) {}
+          key_first_(tiles.key_first),
+          key_end_(tiles.key_end),
+          k_(gK, params.k_strides.seqlen, tiles.first * Tile::kRows),
+          v_(gV, params.v_strides.seqlen, tiles.first * Tile::kRows) {}
 
     __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + (tile & 1) * Tile::kBytes; }
     __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + (tile & 1) * Tile::kBytes; }
 
     /* Starts the copy of a tile, as one group. Tiles come in order; past the last only zeros are written. */
     __device__ __forceinline__ void load(int tile) {
-        k_.load_next(sK(tile));
-        v_.load_next(sV(tile));
+        const int key = tile * Tile::kRows;
+        k_.load_next(sK(tile), key_first_ - key, key_end_ - key);
+        v_.load_next(sV(tile), key_first_ - key, key_end_ - key);
         ptx::cp_async_commit();
     }
 
 private:
     static_assert(Traits::kStages == 2, "the buffer of a tile is its parity");
     uint32_t smem_;
+    int key_first_;
+    int key_end_;
     Loader k_;
     Loader v_;
 };
@@ -273,14 +279,15 @@ private:
 /* Step `tile` of the pipeline described at the top. */
 template <bool kGeneral, class Traits>
 __device__ __forceinline__ void prefill_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
-                                             const LogitTransform &transform, const KeyBounds &bounds, int row_first) {
+                                             const fflash_prefill_params &params, const KeyBounds &bounds,
+                                             int row_first) {
     ptx::cp_async_wait<0>();
     __syncthreads();
     warp.multiply_qk(kv.sK(tile));
     /* Issued here and not above, so that the first reads of K do not queue behind the copies. */
     kv.load(tile + 1);
-    if constexpr (kGeneral) warp.shape_logits(transform, bounds, row_first, tile * Traits::kBlockN);
-    warp.weigh(transform.exponent_scale);
+    if constexpr (kGeneral) warp.shape_logits(params, bounds, row_first, tile * Traits::kBlockN);
+    warp.weigh(exponent_scale_of(params));
     warp.multiply_pv(kv.sV(tile));
 }
 
@@ -292,9 +299,9 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
 
     const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
     const KeyBounds bounds(params);
-    TileRange tiles = TileRange::of<Traits::kBlockN>(bounds, block.row_first, block.row_end - 1);
-    const LogitTransform transform(params.softmax_scale, params.softcap);
-    if (transform.explicit_transform) tiles.plain_end = tiles.plain_first;
+    const int row_end = min(block.row_first + Traits::kBlockM, params.seqlen_q);
+    TileRange tiles = TileRange::of<Traits::kBlockN>(bounds, block.row_first, row_end - 1);
+    if (transforms_logits(params)) tiles.plain_end = tiles.plain_first;
 
     PrefillWarp<Traits> warp(smem_base + Traits::kSmemQ);
     if (tiles.first < tiles.end) {
@@ -302,28 +309,27 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
         const T *gK = head_of(static_cast<const T *>(params.k), params.k_strides, block.batch, block.kv_head);
         const T *gV = head_of(static_cast<const T *>(params.v), params.v_strides, block.batch, block.kv_head);
         KvPipeline<Traits> kv(smem_base, gK, gV, params, tiles);
-        TileLoader<typename Traits::QTile, Traits::kThreads>(gQ, params.q_strides.seqlen, block.row_first,
-                                                             block.row_first, block.row_end)
-            .load_next(smem_base + Traits::kSmemQ);
-        if constexpr (Traits::kQInRegisters) {
+        TileLoader<typename Traits::QTile, Traits::kThreads>(gQ, params.q_strides.seqlen, block.row_first)
+            .load_next(smem_base + Traits::kSmemQ, 0, row_end - block.row_first);
+        if constexpr (Traits::kHeldQSteps > 0) {
             ptx::cp_async_commit();
             ptx::cp_async_wait<0>();
             __syncthreads();
             warp.hold_q();
-            __syncthreads(); /* the tiles are about to overwrite Q */
+            if constexpr (Traits::kQUnderTiles) __syncthreads();
         }
         kv.load(tiles.first);
 
         for (int tile = tiles.first; tile < tiles.end; ++tile) {
             for (; tile >= tiles.plain_first && tile < tiles.plain_end; ++tile)
-                prefill_step<false>(warp, kv, tile, transform, bounds, block.row_first);
-            if (tile < tiles.end) prefill_step<true>(warp, kv, tile, transform, bounds, block.row_first);
+                prefill_step<false>(warp, kv, tile, params, bounds, block.row_first);
+            if (tile < tiles.end) prefill_step<true>(warp, kv, tile, params, bounds, block.row_first);
         }
         /* The copy of zeros past the last tile must land, and every warp be done, before O overwrites both. */
         ptx::cp_async_wait<0>();
         __syncthreads();
     }
-    warp.store(smem + Traits::kSmemQ, params, block, bounds);
+    warp.store(smem + Traits::kSmemQ, params, bounds);
 }
 
 }  // namespace fflash

@@ -12,7 +12,7 @@
 
 namespace fflash {
 
-/* seqlen_q and seqlen_k may not exceed this: sums of a row and a bound then fit 32 bits. */
+/* seqlen_q and seqlen_k may not exceed this: sums of a row, a shift and a window then fit 32 bits. */
 constexpr int kMaxSeqlen = 1 << 29;
 
 struct KeyBounds {
@@ -20,21 +20,15 @@ struct KeyBounds {
     int right;
     int seqlen_k;
 
-    __device__ __forceinline__ explicit KeyBounds(const fflash_prefill_params &params) : seqlen_k(params.seqlen_k) {
-        /* Clamping changes no row's keys: a bound a whole sequence away already excludes all keys or none. */
-        const int64_t shift = int64_t{params.seqlen_k} - params.seqlen_q;
-        left = clamp(shift - params.window_left);
-        right = clamp(shift + params.window_right);
-    }
+    /* A window of kMaxSeqlen reaches over any sequence, so that shortening longer ones to it changes nothing. */
+    __device__ __forceinline__ explicit KeyBounds(const fflash_prefill_params &params)
+        : left(params.seqlen_k - params.seqlen_q - min(params.window_left, kMaxSeqlen)),
+          right(params.seqlen_k - params.seqlen_q + min(params.window_right, kMaxSeqlen)),
+          seqlen_k(params.seqlen_k) {}
 
     /* The keys that `row` sees are first(row) <= j < end(row). */
     __device__ __forceinline__ int first(int row) const { return max(row + left, 0); }
     __device__ __forceinline__ int end(int row) const { return min(row + right + 1, seqlen_k); }
-
-private:
-    __device__ __forceinline__ static int clamp(int64_t bound) {
-        return int(max(int64_t{-kMaxSeqlen}, min(bound, int64_t{kMaxSeqlen})));
-    }
 };
 
 /* The key tiles [first, end) of a block of rows; all rows see all keys of [plain_first, plain_end), which may be empty. */

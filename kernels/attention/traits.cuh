@@ -14,24 +14,24 @@ template <int kHeadDim>
 struct PrefillTile;
 
 /*
- * head_dim, block_m (queries per CTA), block_n (keys per tile), warps, q_in_registers.
+ * head_dim, block_m (queries per CTA), block_n (keys per tile), warps, held_q (leading columns of Q kept in registers).
  *
- * Accumulators bound the tiles: a warp keeps block_m / warps rows of O (head_dim columns) and of S (block_n), all
- * in registers. 32 rows per warp halve the shared-memory reads per mma against 16; at head_dim 256 the accumulators
- * of 32 rows do not fit, and Q is held in registers instead. Shared memory stays below the 99 KiB
- * that every architecture from sm_80 on has.
+ * Accumulators bound the tiles: a warp keeps block_m / warps rows of O (head_dim columns) and of S (block_n), all in
+ * registers. 32 rows per warp halve the shared-memory reads of K and V per mma against 16, but at head_dim 256 their
+ * accumulators do not fit. What registers are left hold Q, which every tile would read from shared memory again.
+ * Shared memory stays below the 99 KiB that every architecture from sm_80 on has.
  */
-#define FFLASH_PREFILL_TILE(head_dim, block_m, block_n, warps, q_in_registers) \
-    template <>                                                                \
-    struct PrefillTile<head_dim> {                                             \
-        static constexpr int kBlockM = block_m;                                \
-        static constexpr int kBlockN = block_n;                                \
-        static constexpr int kWarps = warps;                                   \
-        static constexpr bool kQInRegisters = q_in_registers;                  \
+#define FFLASH_PREFILL_TILE(head_dim, block_m, block_n, warps, held_q) \
+    template <>                                                        \
+    struct PrefillTile<head_dim> {                                     \
+        static constexpr int kBlockM = block_m;                        \
+        static constexpr int kBlockN = block_n;                        \
+        static constexpr int kWarps = warps;                           \
+        static constexpr int kHeldQ = held_q;                          \
     }
-FFLASH_PREFILL_TILE(64, 128, 64, 4, false);
-FFLASH_PREFILL_TILE(128, 128, 32, 4, false);
-FFLASH_PREFILL_TILE(256, 128, 32, 8, true);
+FFLASH_PREFILL_TILE(64, 128, 64, 4, 0);
+FFLASH_PREFILL_TILE(128, 128, 32, 4, 64);
+FFLASH_PREFILL_TILE(256, 128, 32, 8, 256);
 #undef FFLASH_PREFILL_TILE
 
 template <class Element_, int kHeadDim_>
@@ -42,7 +42,7 @@ struct PrefillTraits {
     static constexpr int kBlockM = Tile::kBlockM;
     static constexpr int kBlockN = Tile::kBlockN;
     static constexpr int kWarps = Tile::kWarps;
-    static constexpr bool kQInRegisters = Tile::kQInRegisters;
+    static constexpr int kHeldQSteps = Tile::kHeldQ / kMmaK;
 
     static constexpr int kThreads = kWarps * kWarpSize;
     static constexpr int kWarpRows = kBlockM / kWarps;
@@ -58,15 +58,17 @@ struct PrefillTraits {
     static constexpr int kStages = 2;
     static constexpr int kSmemK = 0;
     static constexpr int kSmemV = kSmemK + kStages * KvTile::kBytes;
-    /* Q that moves on to registers does so before the first tiles are loaded over it. */
     static constexpr int kSmemTiles = 2 * kStages * KvTile::kBytes;
-    static constexpr int kSmemQ = kQInRegisters ? 0 : kSmemTiles;
-    static constexpr int kSmemBytes =
-        kQInRegisters ? (QTile::kBytes > kSmemTiles ? QTile::kBytes : kSmemTiles) : kSmemTiles + QTile::kBytes;
+    /* Q that moves to registers as a whole does so before the first tiles are loaded over it. */
+    static constexpr bool kQUnderTiles = Tile::kHeldQ == kHeadDim;
+    static constexpr int kSmemQ = kQUnderTiles ? 0 : kSmemTiles;
+    static constexpr int kSmemQEnd = kSmemQ + QTile::kBytes;
+    static constexpr int kSmemBytes = kSmemQEnd > kSmemTiles ? kSmemQEnd : kSmemTiles;
 
     static_assert(sizeof(Element) == 2, "fragments hold pairs of 16-bit elements");
     static_assert(kWarps * kMTiles * kMmaM == kBlockM, "warps split the rows evenly");
     static_assert(kBlockN % (2 * kMmaN) == 0 && kHeadDim % (2 * kMmaN) == 0, "ldmatrix.x4 reads 16x16 squares");
+    static_assert(Tile::kHeldQ % kMmaK == 0 && Tile::kHeldQ <= kHeadDim, "Q is held by mma steps");
     static_assert(kSmemBytes <= 99 * 1024, "the least that sm_80 and later offer to one CTA");
 };
 

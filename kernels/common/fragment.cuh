@@ -24,8 +24,9 @@ constexpr int kLaneRows = 2;
 /* Lanes that share a row. */
 constexpr int kRowLanes = 4;
 
-__device__ __forceinline__ int lane_row() { return threadIdx.x % kWarpSize / kRowLanes; }
-__device__ __forceinline__ int lane_col() { return threadIdx.x % kRowLanes * 2; }
+/* The first row and the first column of a thread's share of an accumulator. */
+__device__ __forceinline__ int lane_row(uint32_t thread) { return thread % kWarpSize / kRowLanes; }
+__device__ __forceinline__ int lane_col(uint32_t thread) { return thread % kRowLanes * 2; }
 
 template <class T>
 __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

@@ -96,6 +96,26 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&c)[4], const uint32_t 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* ---- Special registers ----
+ *
+ * The same as blockIdx.x and threadIdx.x, but read where they are called: what is computed from them is not
+ * hoisted, shared with other places or kept in registers in between.
+ */
+
+/* 10.7 %ctaid */
+__device__ __forceinline__ uint32_t block_index_x() {
+    uint32_t x;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+    return x;
+}
+
+/* 10.1 %tid */
+__device__ __forceinline__ uint32_t thread_index_x() {
+    uint32_t x;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+    return x;
+}
+
 /* ---- Conversions: 9.7.9.21 cvt, round to nearest even ---- */
 
 __device__ __forceinline__ float f32_from_f16(uint16_t x) {

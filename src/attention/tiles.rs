@@ -15,31 +15,25 @@ pub(crate) struct Tile {
     /// Keys of a tile.
     pub(crate) block_n: u32,
     pub(crate) warps: u32,
-    /// Whether q moves on to registers and leaves its shared memory to k and v.
-    pub(crate) q_in_registers: bool,
+    /// Leading columns of q that are kept in registers; if all are, q leaves its shared memory to k and v.
+    pub(crate) held_q: u32,
 }
 
 /// One row for each head dimension, in the order of the macro in traits.cuh.
 const TILES: [Tile; 3] = [
-    Tile::new(64, 128, 64, 4, false),
-    Tile::new(128, 128, 32, 4, false),
-    Tile::new(256, 128, 32, 8, true),
+    Tile::new(64, 128, 64, 4, 0),
+    Tile::new(128, 128, 32, 4, 64),
+    Tile::new(256, 128, 32, 8, 256),
 ];
 
 impl Tile {
-    const fn new(
-        head_dim: u32,
-        block_m: u32,
-        block_n: u32,
-        warps: u32,
-        q_in_registers: bool,
-    ) -> Self {
+    const fn new(head_dim: u32, block_m: u32, block_n: u32, warps: u32, held_q: u32) -> Self {
         Self {
             head_dim,
             block_m,
             block_n,
             warps,
-            q_in_registers,
+            held_q,
         }
     }
 
@@ -48,7 +42,7 @@ impl Tile {
         let row_bytes = self.head_dim * ELEMENT_BYTES;
         let tiles = 2 * STAGES * self.block_n * row_bytes;
         let q = self.block_m * row_bytes;
-        if !self.q_in_registers {
+        if self.held_q < self.head_dim {
             tiles + q
         } else if q > tiles {
             q
@@ -72,20 +66,17 @@ mod tests {
 
     const TRAITS: &str = include_str!("../../kernels/attention/traits.cuh");
 
-    /// A row of the table in traits.cuh: `FFLASH_PREFILL_TILE(64, 128, 64, 4, false);`.
+    /// A row of the table in traits.cuh: `FFLASH_PREFILL_TILE(64, 128, 64, 4, 0);`.
     fn row(line: &str) -> Option<Tile> {
         let fields = line
             .strip_prefix("FFLASH_PREFILL_TILE(")?
             .strip_suffix(");")?;
-        let fields: Vec<&str> = fields.split(", ").collect();
-        let number = |i: usize| fields[i].parse().expect("a number");
-        Some(Tile::new(
-            number(0),
-            number(1),
-            number(2),
-            number(3),
-            fields[4].parse().expect("true or false"),
-        ))
+        let fields = fields.split(", ").map(|field| field.parse().ok());
+        let fields: Option<Vec<u32>> = fields.collect();
+        let &[head_dim, block_m, block_n, warps, held_q] = fields?.as_slice() else {
+            return None;
+        };
+        Some(Tile::new(head_dim, block_m, block_n, warps, held_q))
     }
 
     #[test]
