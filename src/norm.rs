@@ -127,9 +127,12 @@ fn run<'a, T: Element>(
         weight: weight.as_ptr(),
         ..block
     };
-    let geometry = geometry::geometry(&block, size_of::<T>());
+    let (kind, geometry) = geometry::geometry(&block, size_of::<T>());
     launcher.submit(
-        Variant::RmsNorm { dtype: T::DTYPE },
+        Variant::RmsNorm {
+            dtype: T::DTYPE,
+            kind,
+        },
         geometry,
         &block,
         [x, Some(weight), Some(out)],

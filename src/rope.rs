@@ -128,9 +128,12 @@ impl Kernels {
         if tokens == 0 || q_heads + k_heads == 0 {
             return Ok(());
         }
-        let geometry = geometry::geometry(&block, size_of::<T>());
+        let (kind, geometry) = geometry::geometry(&block, size_of::<T>());
         launcher.submit(
-            Variant::Rope { dtype: T::DTYPE },
+            Variant::Rope {
+                dtype: T::DTYPE,
+                kind,
+            },
             geometry,
             &block,
             [Some(q), k, Some(positions), table],

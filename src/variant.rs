@@ -10,9 +10,29 @@ pub(crate) enum Variant {
     /// Fused attention for one element type and head dimension.
     Prefill { dtype: DType, head_dim: usize },
     /// RMSNorm for one element type.
-    RmsNorm { dtype: DType },
+    RmsNorm { dtype: DType, kind: RmsNormKind },
     /// RoPE for one element type.
-    Rope { dtype: DType },
+    Rope { dtype: DType, kind: RopeKind },
+}
+
+/// Which rows an RMSNorm kernel is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum RmsNormKind {
+    /// Rows of one or more warps, in 16-byte accesses.
+    Long,
+    /// Several rows to a warp, in 16-byte accesses.
+    Short,
+    /// Any rows, element by element.
+    Narrow,
+}
+
+/// Which heads a RoPE kernel is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum RopeKind {
+    /// Heads in 16-byte accesses.
+    Wide,
+    /// Any heads, element by element.
+    Narrow,
 }
 
 /// Head dimensions that attention kernels are compiled for.
@@ -29,10 +49,13 @@ impl Variant {
                 .iter()
                 .map(move |&head_dim| Variant::Prefill { dtype, head_dim })
         });
-        let norm = DType::ALL
-            .into_iter()
-            .map(|dtype| Variant::RmsNorm { dtype });
-        let rope = DType::ALL.into_iter().map(|dtype| Variant::Rope { dtype });
+        let norm = DType::ALL.into_iter().flat_map(|dtype| {
+            [RmsNormKind::Long, RmsNormKind::Short, RmsNormKind::Narrow]
+                .map(|kind| Variant::RmsNorm { dtype, kind })
+        });
+        let rope = DType::ALL.into_iter().flat_map(|dtype| {
+            [RopeKind::Wide, RopeKind::Narrow].map(|kind| Variant::Rope { dtype, kind })
+        });
         prefill.chain(norm).chain(rope).collect()
     }
 }
@@ -42,8 +65,21 @@ impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Variant::Prefill { dtype, head_dim } => write!(f, "fflash_prefill_{dtype}_d{head_dim}"),
-            Variant::RmsNorm { dtype } => write!(f, "fflash_rms_norm_{dtype}"),
-            Variant::Rope { dtype } => write!(f, "fflash_rope_{dtype}"),
+            Variant::RmsNorm { dtype, kind } => {
+                let suffix = match kind {
+                    RmsNormKind::Long => "",
+                    RmsNormKind::Short => "_short",
+                    RmsNormKind::Narrow => "_narrow",
+                };
+                write!(f, "fflash_rms_norm_{dtype}{suffix}")
+            }
+            Variant::Rope { dtype, kind } => {
+                let suffix = match kind {
+                    RopeKind::Wide => "",
+                    RopeKind::Narrow => "_narrow",
+                };
+                write!(f, "fflash_rope_{dtype}{suffix}")
+            }
         }
     }
 }

@@ -196,13 +196,14 @@ mod tests {
 
     #[test]
     fn the_yardstick_rounds_what_is_stored() {
-        let third = [f16::from_f64(1.0), f16::from_f64(1.0), f16::from_f64(1.0)];
-        let q = HostTensor::new(&third[..1], Layout::contiguous([1, 1, 1, 1])).expect("in bounds");
-        let kv = HostTensor::new(&third, Layout::contiguous([1, 3, 1, 1])).expect("in bounds");
-        let exact = prefill::<Exact, f16>(&Prefill::default(), &q, &kv, &kv);
-        let rounded = prefill::<Rounded<f16>, f16>(&Prefill::default(), &q, &kv, &kv);
-        assert_abs_diff_eq!(exact.o.data()[0], 1.0, epsilon = 1e-15);
-        // 3 * f16(1/3) = 0.999756, which f16 can hold.
-        assert_eq!(rounded.o.data()[0], 3.0 * f16::from_f64(1.0 / 3.0).to_f64());
+        let one = [f16::from_f64(1.0); 3];
+        let v = [1.0, 0.0, 0.0].map(f16::from_f64);
+        let q = HostTensor::new(&one[..1], Layout::contiguous([1, 1, 1, 1])).expect("in bounds");
+        let k = HostTensor::new(&one, Layout::contiguous([1, 3, 1, 1])).expect("in bounds");
+        let v = HostTensor::new(&v, Layout::contiguous([1, 3, 1, 1])).expect("in bounds");
+        let exact = prefill::<Exact, f16>(&Prefill::default(), &q, &k, &v);
+        let rounded = prefill::<Rounded<f16>, f16>(&Prefill::default(), &q, &k, &v);
+        assert_abs_diff_eq!(exact.o.data()[0], 1.0 / 3.0, epsilon = 1e-15);
+        assert_eq!(rounded.o.data()[0], f16::from_f64(1.0 / 3.0).to_f64());
     }
 }
