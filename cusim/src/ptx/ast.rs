@@ -92,9 +92,10 @@ pub struct Variable {
 /// Initial contents of a variable.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Initializer {
-    /// The bytes, zero where a relocation goes.
+    /// As many bytes as the variable has, zero where a relocation goes.
     pub bytes: Vec<u8>,
-    /// Addresses to store: (byte offset, symbol, addend, true when wrapped in `generic()`).
+    /// Addresses to store: (byte offset, symbol, addend, true when wrapped in `generic()`). Each
+    /// fills an element of the variable, or eight bytes if the elements are bytes.
     pub relocations: Vec<(u64, Symbol, i64, bool)>,
 }
 
@@ -126,7 +127,7 @@ pub struct Function {
 /// A function body with its scopes flattened.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Body {
-    /// Every register of every scope.
+    /// Every register of every scope; those that are parameters, then returns, come first.
     pub registers: Vec<Register>,
     /// `.local`, `.shared`, `.param` (call arguments) variables of every scope.
     pub variables: Vec<Variable>,
@@ -226,6 +227,8 @@ pub enum Operand {
     Register(RegId),
     /// `!p`.
     NotRegister(RegId),
+    /// `r.b0`, `r.h1`, `r.b3210`: the bytes or halves that a video instruction takes, as written.
+    Part(RegId, Arc<str>),
     /// Integer literal, two's complement (`-1` is `u64::MAX`).
     Int(u64),
     /// `0fXXXXXXXX`: bits.

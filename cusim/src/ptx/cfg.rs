@@ -1,258 +1,235 @@
 //! Control flow: which instruction may follow which, and in what order divergent lanes should run.
 
-use super::ast::{Body, Instruction, Operand, Symbol};
+use super::ast::{Body, Instruction, LabelId, Operand, Symbol};
 
 /// The instructions that may execute after instruction `at`, in this function.
 pub fn successors(body: &Body, at: usize) -> Vec<usize> {
     let instruction = &body.instructions[at];
     let mut next = branch_targets(body, instruction);
-    let leaves = matches!(
-        &*instruction.opcode,
-        "bra" | "brx" | "ret" | "exit" | "trap"
-    );
-    if !leaves || instruction.guard.is_some() {
+    if !is_terminator(instruction) || instruction.guard.is_some() {
         next.push(at + 1);
     }
     next.retain(|&target| target < body.instructions.len());
     next
 }
 
+/// True for what does not go on to the next instruction, unless a guard is false.
+fn is_terminator(instruction: &Instruction) -> bool {
+    matches!(
+        &*instruction.opcode,
+        "bra" | "brx" | "ret" | "exit" | "trap"
+    )
+}
+
 fn branch_targets(body: &Body, instruction: &Instruction) -> Vec<usize> {
-    let label = |symbol: &Symbol| match symbol {
-        Symbol::Label(id) => Some(*id),
+    let label = |operand: &Operand| match operand {
+        Operand::Symbol(Symbol::Label(id), _) => Some(*id),
         _ => None,
     };
-    let target = |id| {
-        body.labels
-            .get(id_index(id))
-            .map(|label| label.target as usize)
-    };
-    let symbols = instruction
-        .operands
-        .iter()
-        .filter_map(|operand| match operand {
-            Operand::Symbol(symbol, _) => label(symbol),
-            _ => None,
-        });
+    let target = |id: LabelId| body.labels[id.0 as usize].target as usize;
+    let labels = instruction.operands.iter().filter_map(label);
     match &*instruction.opcode {
-        "bra" => symbols.filter_map(target).collect(),
-        "brx" => symbols
-            .filter_map(|list| body.targets.get(&list))
-            .flatten()
-            .filter_map(label)
-            .filter_map(target)
-            .collect(),
+        "bra" => labels.map(target).collect(),
+        "brx" => {
+            let targets = labels.filter_map(|list| body.targets.get(&list)).flatten();
+            let targets = targets.filter_map(|symbol| match symbol {
+                Symbol::Label(id) => Some(*id),
+                _ => None,
+            });
+            targets.map(target).collect()
+        }
         _ => Vec::new(),
     }
 }
 
-fn id_index(id: super::ast::LabelId) -> usize {
-    id.0 as usize
-}
-
-/// A rank for every instruction: a weak topological order (Bourdoncle, "Efficient chaotic iteration
-/// strategies with widenings", 1993). An instruction ranks after all that lead to it, except through
-/// a loop's back edge, and everything in a loop ranks before what follows the loop. A scheduler
-/// that always runs the lanes of lowest rank therefore joins divergent lanes at the earliest
-/// point where all of them can be.
+/// A rank for every instruction, such that a scheduler that always runs the lanes of lowest rank
+/// joins divergent lanes as early as they can be.
+///
+/// It is a weak topological order (Bourdoncle, "Efficient chaotic iteration strategies with
+/// widenings", 1993): an instruction ranks after all that lead to it, and a loop, with all that is
+/// nested in it, ranks before everything that follows it. Only the place of a loop's head differs
+/// from Bourdoncle's: it ranks last in its loop. Whoever gets there, from outside or over one of
+/// several back edges, waits until nobody is left inside, so that the lanes that `continue` and
+/// those that reach the end start the next iteration together.
+///
+/// Blocks that nothing leads to rank last.
 pub fn ranks(body: &Body) -> Vec<u32> {
-    let count = body.instructions.len();
-    let successors: Vec<Vec<usize>> = (0..count).map(|at| successors(body, at)).collect();
-    let mut ranks = vec![u32::MAX; count];
+    let graph = Graph::new(body);
+    let mut ranks = vec![0; body.instructions.len()];
     let mut rank = 0;
-    // Parts still to be ordered, the next one last: a set of instructions and where to start in it.
-    let mut parts: Vec<Part> = vec![Part::Graph((0..count).collect())];
-    let mut inside = vec![usize::MAX; count];
-    let mut generation = 0;
-    while let Some(part) = parts.pop() {
-        match part {
-            Part::Single(at) => {
-                ranks[at] = rank;
-                rank += 1;
-            }
-            Part::Graph(nodes) => {
-                generation += 1;
-                for &node in &nodes {
-                    inside[node] = generation;
-                }
-                let within = |node: usize| inside[node] == generation;
-                // Components come last first, so pushing them in that order pops the first.
-                for component in components(&nodes, &successors, within) {
-                    push_component(&mut parts, component);
-                }
-            }
+    for block in graph.weak_topological_order() {
+        for at in graph.starts[block]..graph.starts[block + 1] {
+            ranks[at] = rank;
+            rank += 1;
         }
     }
     ranks
 }
 
-enum Part {
-    Single(usize),
-    Graph(Vec<usize>),
+/// Basic blocks and their edges.
+struct Graph {
+    /// First instruction of each block, and the number of instructions.
+    starts: Vec<usize>,
+    /// Later blocks first: the search below finishes those first, which leaves branches that do
+    /// not depend on each other in the order of the text.
+    successors: Vec<Vec<usize>>,
 }
 
-/// Orders a strongly connected component: its first instruction, then the rest without it.
-fn push_component(parts: &mut Vec<Part>, component: Vec<usize>) {
-    let head = component.iter().copied().min().unwrap_or_default();
-    if component.len() > 1 {
-        let rest = component.into_iter().filter(|&node| node != head).collect();
-        parts.push(Part::Graph(rest));
-    }
-    parts.push(Part::Single(head));
-}
-
-/// Tarjan's algorithm (1972) without recursion: strongly connected components, each before all that
-/// lead to it.
-fn components(
-    nodes: &[usize],
-    successors: &[Vec<usize>],
-    within: impl Fn(usize) -> bool,
-) -> Vec<Vec<usize>> {
-    let mut tarjan = Tarjan {
-        index: vec![0; successors.len()],
-        low: vec![0; successors.len()],
-        on_stack: vec![false; successors.len()],
-        stack: Vec::new(),
-        next: 1,
-        found: Vec::new(),
-    };
-    for &root in nodes {
-        if tarjan.index[root] != 0 {
-            continue;
+impl Graph {
+    fn new(body: &Body) -> Self {
+        let count = body.instructions.len();
+        let mut is_start = vec![false; count + 1];
+        is_start[0] = true;
+        is_start[count] = true;
+        for label in &body.labels {
+            is_start[label.target as usize] = true;
         }
-        let mut path = vec![(root, 0)];
-        tarjan.enter(root);
-        while let Some((node, edge)) = path.last_mut() {
-            // Later successors first: what is finished first ends up last in the order, so that
-            // unrelated branches keep the order of the text.
-            let edges = &successors[*node];
-            match edges.len().checked_sub(*edge + 1).map(|at| edges[at]) {
-                Some(next) => {
-                    *edge += 1;
-                    let node = *node;
-                    if !within(next) {
-                        continue;
-                    }
-                    if tarjan.index[next] == 0 {
-                        tarjan.enter(next);
-                        path.push((next, 0));
-                    } else if tarjan.on_stack[next] {
-                        tarjan.low[node] = tarjan.low[node].min(tarjan.index[next]);
-                    }
+        for (at, instruction) in body.instructions.iter().enumerate() {
+            is_start[at + 1] |= is_terminator(instruction);
+        }
+        let starts: Vec<usize> = (0..=count).filter(|&at| is_start[at]).collect();
+        let block_at = |at: usize| starts.partition_point(|&start| start < at);
+        let ends = starts.iter().skip(1);
+        let successors = ends.map(|end| {
+            let next = successors(body, end - 1);
+            let mut blocks: Vec<usize> = next.into_iter().map(block_at).collect();
+            blocks.sort_unstable_by(|a, b| b.cmp(a));
+            blocks.dedup();
+            blocks
+        });
+        Self {
+            successors: successors.collect(),
+            starts,
+        }
+    }
+
+    fn weak_topological_order(&self) -> Vec<usize> {
+        let count = self.successors.len();
+        let mut search = Search::new(self);
+        let mut order = Vec::with_capacity(count);
+        let mut regions = 0;
+        // What is still to be ordered, the next part last.
+        let entry = (count > 0).then_some(0);
+        let mut parts = vec![Part::Region(regions, Vec::from_iter(entry))];
+        while let Some(part) = parts.pop() {
+            let (region, roots) = match part {
+                Part::Block(block) => {
+                    order.push(block);
+                    continue;
                 }
-                None => {
-                    let node = *node;
-                    path.pop();
-                    tarjan.leave(node);
-                    if let Some(&(parent, _)) = path.last() {
-                        tarjan.low[parent] = tarjan.low[parent].min(tarjan.low[node]);
-                    }
+                Part::Region(region, roots) => (region, roots),
+            };
+            for component in search.components(region, &roots) {
+                // A search comes upon a loop at its entry.
+                let (head, rest) = (component[0], &component[1..]);
+                parts.push(Part::Block(head));
+                if !rest.is_empty() {
+                    regions += 1;
+                    rest.iter().for_each(|&block| search.region[block] = regions);
+                    parts.push(Part::Region(regions, self.successors[head].clone()));
                 }
             }
         }
+        let mut is_reached = vec![false; count];
+        order.iter().for_each(|&block| is_reached[block] = true);
+        order.extend((0..count).filter(|&block| !is_reached[block]));
+        order
     }
-    tarjan.found
 }
 
-struct Tarjan {
-    /// Order of discovery, 0 before it.
-    index: Vec<u32>,
-    low: Vec<u32>,
-    on_stack: Vec<bool>,
+/// A part of the order.
+enum Part {
+    Block(usize),
+    /// The blocks of a region, all of which can be reached from these.
+    Region(usize, Vec<usize>),
+}
+
+/// Strongly connected components of parts of a graph (Tarjan, "Depth-first search and linear graph
+/// algorithms", 1972), without recursion.
+struct Search<'a> {
+    graph: &'a Graph,
+    /// The region that each block is in: a search does not leave one.
+    region: Vec<usize>,
+    /// Order of discovery. It goes on from search to search, so that nothing must be reset.
+    index: Vec<usize>,
+    low: Vec<usize>,
+    next: usize,
     stack: Vec<usize>,
-    next: u32,
-    found: Vec<Vec<usize>>,
+    on_stack: Vec<bool>,
 }
 
-impl Tarjan {
-    fn enter(&mut self, node: usize) {
-        self.index[node] = self.next;
-        self.low[node] = self.next;
-        self.next += 1;
-        self.stack.push(node);
-        self.on_stack[node] = true;
+impl<'a> Search<'a> {
+    fn new(graph: &'a Graph) -> Self {
+        let count = graph.successors.len();
+        Self {
+            graph,
+            region: vec![0; count],
+            index: vec![0; count],
+            low: vec![0; count],
+            next: 1,
+            stack: Vec::new(),
+            on_stack: vec![false; count],
+        }
     }
 
-    fn leave(&mut self, node: usize) {
-        if self.low[node] != self.index[node] {
-            return;
+    /// The components of a region, each before all that lead to it and with its entry first.
+    fn components(&mut self, region: usize, roots: &[usize]) -> Vec<Vec<usize>> {
+        let graph = self.graph;
+        let before = self.next;
+        let mut found = Vec::new();
+        for &root in roots {
+            if self.region[root] != region || self.index[root] >= before {
+                continue;
+            }
+            // Blocks on the way here, and how many of their edges have been followed.
+            let mut path = vec![(root, 0)];
+            self.discover(root);
+            while let Some((block, edge)) = path.last_mut() {
+                let block = *block;
+                if let Some(&next) = graph.successors[block].get(*edge) {
+                    *edge += 1;
+                    if self.region[next] != region {
+                        continue;
+                    }
+                    if self.index[next] < before {
+                        self.discover(next);
+                        path.push((next, 0));
+                    } else if self.on_stack[next] {
+                        self.low[block] = self.low[block].min(self.index[next]);
+                    }
+                    continue;
+                }
+                path.pop();
+                if let Some(&(parent, _)) = path.last() {
+                    self.low[parent] = self.low[parent].min(self.low[block]);
+                }
+                found.extend(self.component(block));
+            }
         }
-        let at = self
-            .stack
-            .iter()
-            .rposition(|&other| other == node)
-            .unwrap_or_default();
+        found
+    }
+
+    fn discover(&mut self, block: usize) {
+        self.index[block] = self.next;
+        self.low[block] = self.next;
+        self.next += 1;
+        self.stack.push(block);
+        self.on_stack[block] = true;
+    }
+
+    /// Takes off the stack the component that this block is the entry of, if it is one.
+    fn component(&mut self, block: usize) -> Option<Vec<usize>> {
+        if self.low[block] != self.index[block] {
+            return None;
+        }
+        let at = self.stack.iter().rposition(|&other| other == block)?;
         let component = self.stack.split_off(at);
-        for &member in &component {
-            self.on_stack[member] = false;
-        }
-        self.found.push(component);
+        component
+            .iter()
+            .for_each(|&member| self.on_stack[member] = false);
+        Some(component)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::parse;
-    use super::*;
-
-    /// Ranks of the instructions of an entry, by the order of the text.
-    fn ranks_of(statements: &str) -> Vec<u32> {
-        let text = format!(
-            ".version 9.0 .target sm_80 .address_size 64\n\
-             .entry k() {{ .reg .pred p; .reg .b32 r; {statements} }}"
-        );
-        ranks(
-            parse(&text).expect(statements).functions[0]
-                .body
-                .as_ref()
-                .expect("a body"),
-        )
-    }
-
-    #[test]
-    fn straight_code_ranks_in_order() {
-        assert_eq!(ranks_of("bar.sync 0; bar.sync 0; ret;"), [0, 1, 2]);
-    }
-
-    #[test]
-    fn both_sides_of_a_branch_rank_before_the_join() {
-        let r = ranks_of("@p bra b; bar.sync 0; bra c; b: bar.sync 0; c: ret;");
-        assert!(r[1] < r[4] && r[3] < r[4] && r[0] < r[1].min(r[3]));
-    }
-
-    #[test]
-    fn a_loop_ranks_before_what_follows_it_wherever_that_stands() {
-        // The exit comes before the loop's tail in the text.
-        let r = ranks_of("a: @p bra tail; exit_: ret; tail: bar.sync 0; @p bra a; bra exit_;");
-        let [head, exit, tail, back, leave] = r[..] else {
-            panic!("{r:?}")
-        };
-        assert!(
-            head < tail && tail < back && back < exit && back < leave && leave < exit,
-            "{r:?}"
-        );
-    }
-
-    #[test]
-    fn inner_loops_stay_together() {
-        let r = ranks_of("o: bar.sync 0; i: bar.sync 0; @p bra i; bar.sync 0; @p bra o; ret;");
-        assert_eq!(r, [0, 1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn irreducible_graphs_and_unreachable_code_have_ranks() {
-        let r = ranks_of("@p bra b; a: bar.sync 0; b: bar.sync 0; @p bra a; ret; bar.sync 0;");
-        let mut sorted = r.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, [0, 1, 2, 3, 4, 5], "{r:?}");
-        assert!(r[0] < r[1] && r[3] < r[4]);
-    }
-
-    #[test]
-    fn branch_tables_lead_to_every_target() {
-        let r = ranks_of(
-            "t: .branchtargets x, y; brx.idx r, t; y: bar.sync 0; bra z; x: bar.sync 0; z: ret;",
-        );
-        assert!(r[0] == 0 && r[4] == 4, "{r:?}");
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! Text to tokens (PTX ISA, "Syntax").
 
+use std::fmt;
+
 use super::ParseError;
 
 /// What a token is; words borrow the text.
@@ -23,6 +25,22 @@ pub(super) enum Kind<'a> {
     End,
 }
 
+/// As error messages name it.
+impl fmt::Display for Kind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Word(word) => write!(f, "`{word}`"),
+            Kind::Dot(word) => write!(f, "`.{word}`"),
+            Kind::Int(value, _) => write!(f, "{value}"),
+            Kind::F32(bits) => write!(f, "0f{bits:08X}"),
+            Kind::F64(bits) => write!(f, "{:?}", f64::from_bits(*bits)),
+            Kind::Text(text) => write!(f, "\"{text}\""),
+            Kind::Punct(p) => write!(f, "`{p}`"),
+            Kind::End => f.write_str("the end of the text"),
+        }
+    }
+}
+
 /// A token and its line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Token<'a> {
@@ -30,12 +48,14 @@ pub(super) struct Token<'a> {
     pub(super) line: u32,
 }
 
-/// Longest first: the first that fits is taken.
-const PUNCTUATION: [&str; 31] = [
-    "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", ",", ";", ":", "{", "}", "(", ")", "[", "]",
-    "<", ">", "@", "!", "|", "+", "-", "*", "/", "%", "&", "^", "~", "?",
+/// The first that fits is taken: those of two characters stand before their beginnings, and the
+/// most frequent ones first of all.
+const PUNCTUATION: [&str; 32] = [
+    ",", ";", "[", "]", "{", "}", "(", ")", ":", "@", "<<", "<=", "<", ">>", ">=", ">", "==", "=",
+    "!=", "!", "&&", "&", "||", "|", "+", "-", "*", "/", "%", "^", "~", "?",
 ];
 
+/// All tokens of a text; the last one is [`Kind::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, ParseError> {
     let mut lexer = Lexer {
         text,
@@ -74,26 +94,17 @@ impl<'a> Lexer<'a> {
         let kind = match self.peek(0) {
             None => Kind::End,
             Some(b'"') => self.text_literal()?,
+            Some(b'.') if self.starts_fraction() => self.decimal()?,
             Some(b'.') if self.peek(1).is_some_and(is_word) => self.dot_word(),
             Some(c) if c.is_ascii_digit() => self.number()?,
-            Some(b'%') if !self.peek(1).is_some_and(is_word_start) => self.punctuation("%"),
+            Some(b'%') if !self.peek(1).is_some_and(is_word) => self.punctuation()?,
             Some(c) if is_word_start(c) => {
                 let start = self.at;
                 self.at += 1;
                 self.advance_while(is_word);
                 Kind::Word(&self.text[start..self.at])
             }
-            Some(_) => {
-                let rest = &self.text[self.at..];
-                match PUNCTUATION.iter().find(|p| rest.starts_with(**p)) {
-                    Some(p) => self.punctuation(p),
-                    None if rest.starts_with('=') => self.punctuation("="),
-                    None => {
-                        let c = rest.chars().next().unwrap_or_default();
-                        return Err(self.error(format!("unexpected character {c:?}")));
-                    }
-                }
-            }
+            Some(_) => self.punctuation()?,
         };
         Ok(Token { kind, line })
     }
@@ -108,15 +119,24 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn punctuation(&mut self, p: &'static str) -> Kind<'a> {
-        self.at += p.len();
-        Kind::Punct(p)
-    }
-
     fn error(&self, message: String) -> ParseError {
         ParseError {
             line: self.line,
             message,
+        }
+    }
+
+    fn punctuation(&mut self) -> Result<Kind<'a>, ParseError> {
+        let rest = &self.text[self.at..];
+        match PUNCTUATION.iter().find(|p| rest.starts_with(**p)) {
+            Some(p) => {
+                self.at += p.len();
+                Ok(Kind::Punct(p))
+            }
+            None => {
+                let c = rest.chars().next().unwrap_or_default();
+                Err(self.error(format!("unexpected character {c:?}")))
+            }
         }
     }
 
@@ -170,33 +190,55 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// True at `.5`, false at the `.2x` of `.4.2x` and at `.1d`: modifiers start with digits too.
+    fn starts_fraction(&self) -> bool {
+        let bytes = self.text.as_bytes();
+        let attached = self.at > 0 && is_word(bytes[self.at - 1]);
+        let rest = &bytes[self.at + 1..];
+        let digits = rest.iter().take_while(|c| c.is_ascii_digit()).count();
+        let ends = !rest.get(digits).is_some_and(|&c| is_word(c));
+        digits > 0 && !attached && (ends || self.has_exponent(digits + 1))
+    }
+
+    /// True where an `e`, an optional sign and a digit stand.
+    fn has_exponent(&self, ahead: usize) -> bool {
+        let sign = matches!(self.peek(ahead + 1), Some(b'+' | b'-'));
+        matches!(self.peek(ahead), Some(b'e' | b'E'))
+            && self
+                .peek(ahead + 1 + usize::from(sign))
+                .is_some_and(|c| c.is_ascii_digit())
+    }
+
     fn number(&mut self) -> Result<Kind<'a>, ParseError> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let radix = match (rest[0], rest.get(1).map(u8::to_ascii_lowercase)) {
-            (b'0', Some(b'f')) => return self.float_bits(8),
-            (b'0', Some(b'd')) => return self.float_bits(16),
-            (b'0', Some(b'x')) => 16,
-            (b'0', Some(b'b')) => 2,
-            (b'0', Some(c)) if c.is_ascii_digit() => 8,
-            _ => 10,
-        };
         let start = self.at;
-        if radix == 16 || radix == 2 {
-            self.at += 2;
+        let prefix = (self.peek(0), self.peek(1).map(|c| c.to_ascii_lowercase()));
+        let kind = match prefix {
+            (Some(b'0'), Some(b'f')) => self.float_bits(8)?,
+            (Some(b'0'), Some(b'd')) => self.float_bits(16)?,
+            (Some(b'0'), Some(b'x')) => self.integer(2, 16)?,
+            (Some(b'0'), Some(b'b')) => self.integer(2, 2)?,
+            _ => self.decimal()?,
+        };
+        if self.peek(0).is_some_and(is_word) {
+            self.advance_while(is_word);
+            let text = &self.text[start..self.at];
+            return Err(self.error(format!("{text} is not a number")));
         }
+        Ok(kind)
+    }
+
+    /// Digits after a prefix of some characters.
+    fn integer(&mut self, prefix: usize, radix: u32) -> Result<Kind<'a>, ParseError> {
+        let start = self.at;
+        self.at += prefix;
         let digits = self.at;
-        self.advance_while(|c| c.is_ascii_hexdigit() && (radix == 16 || c.is_ascii_digit()));
-        let point = self.peek(0) == Some(b'.') && self.peek(1).is_some_and(|c| c.is_ascii_digit());
-        let exponent = matches!(self.peek(0), Some(b'e' | b'E'));
-        if (radix == 10 || radix == 8) && (point || exponent) {
-            return self.decimal_float(start);
-        }
-        let value = u64::from_str_radix(&self.text[digits..self.at], radix)
-            .map_err(|e| self.error(format!("{}: {e}", &self.text[start..self.at])))?;
+        self.advance_while(|c| char::from(c).is_digit(radix));
+        let value = u64::from_str_radix(&self.text[digits..self.at], radix).map_err(|_| {
+            let text = &self.text[start..self.at];
+            self.error(format!("{text} is not an integer of 64 bits"))
+        })?;
         let suffix = self.peek(0) == Some(b'U');
-        if suffix {
-            self.at += 1;
-        }
+        self.at += usize::from(suffix);
         Ok(Kind::Int(value, suffix || value > i64::MAX as u64))
     }
 
@@ -212,22 +254,31 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn decimal_float(&mut self, start: usize) -> Result<Kind<'a>, ParseError> {
-        if self.peek(0) == Some(b'.') {
+    /// A decimal or octal integer, or a float: `12`, `017`, `1.5`, `1.`, `.5`, `1e-5`.
+    fn decimal(&mut self) -> Result<Kind<'a>, ParseError> {
+        let start = self.at;
+        self.advance_while(|c| c.is_ascii_digit());
+        let after_point = self.peek(1).filter(|&c| is_word(c));
+        let point = self.peek(0) == Some(b'.')
+            && (after_point.is_none_or(|c| c.is_ascii_digit()) || self.has_exponent(1));
+        if point {
             self.at += 1;
             self.advance_while(|c| c.is_ascii_digit());
         }
-        if matches!(self.peek(0), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(0), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
+        let exponent = self.has_exponent(0);
+        if exponent {
+            self.at += 2;
             self.advance_while(|c| c.is_ascii_digit());
         }
         let text = &self.text[start..self.at];
-        let value: f64 = text
-            .parse()
-            .map_err(|e| self.error(format!("{text}: {e}")))?;
-        Ok(Kind::F64(value.to_bits()))
+        if point || exponent {
+            return match text.parse::<f64>() {
+                Ok(value) => Ok(Kind::F64(value.to_bits())),
+                Err(_) => Err(self.error(format!("{text} is not a number"))),
+            };
+        }
+        let octal = text.len() > 1 && text.starts_with('0');
+        self.at = start;
+        self.integer(0, if octal { 8 } else { 10 })
     }
 }

@@ -1,197 +1,108 @@
-//! Functions and their statements.
+//! Function bodies: statements.
 
-use std::sync::Arc;
-
-use super::super::ast::{Body, Function, Guard, Instruction, Loc, Operand, Space, Symbol};
+use super::super::ast::{Body, Guard, Instruction, Loc, Operand, Symbol};
 use super::super::lexer::Kind;
-use super::scope::{Name, Scopes};
-use super::{Parser, Result, type_named};
+use super::scope::{Declared, Name, Scopes};
+use super::{Parser, Result, at_line, fail, type_named};
 
-/// Statements of one function while it is read.
-struct Builder {
-    body: Body,
-    scopes: Scopes,
-    loc: Option<Loc>,
-    /// Open braces.
-    depth: usize,
-}
-
+/// Blocks nest no deeper in any real program.
 const MAX_DEPTH: usize = 256;
 
-impl<'a> Parser<'_, 'a> {
-    /// `.entry` or `.func` with everything up to its body or semicolon.
-    pub(super) fn function(&mut self, is_entry: bool) -> Result<()> {
-        let line = self.line();
-        self.at += 1;
-        let returns = if !is_entry && self.is("(") {
-            self.parameters()?
-        } else {
-            Vec::new()
-        };
-        let name: Arc<str> = self.word()?.into();
-        let params = if self.is("(") {
-            self.parameters()?
-        } else {
-            Vec::new()
-        };
-        let mut function = Function {
-            name,
-            is_entry,
-            params,
-            returns,
-            maxntid: None,
-            reqntid: None,
-            minnctapersm: None,
-            maxnreg: None,
-            body: None,
-            line,
-        };
-        self.tuning(&mut function)?;
-        if self.eat(";") {
-            self.add_function(function);
-            return Ok(());
-        }
-        if !self.is("{") {
-            return self.unexpected("a function body");
-        }
-        let mut scopes = Scopes::new();
-        let params = function.params.iter().enumerate();
-        for (index, param) in params {
-            scopes.declare(&param.name, Symbol::Param(index as u32));
-        }
-        for (index, param) in function.returns.iter().enumerate() {
-            scopes.declare(&param.name, Symbol::Return(index as u32));
-        }
-        let mut builder = Builder {
+/// A function body while it is read.
+pub(super) struct Builder {
+    pub(super) body: Body,
+    pub(super) scopes: Scopes,
+    loc: Option<Loc>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
             body: Body::default(),
-            scopes,
+            scopes: Scopes::new(),
             loc: None,
-            depth: 0,
-        };
-        // Parameters of a .func may be registers, which are then registers of the body.
-        for variable in function.params.iter().chain(&function.returns) {
-            if variable.space == Space::Reg {
-                let declared = builder.scopes.declare_register(
-                    &mut builder.body,
-                    &variable.name,
-                    None,
-                    variable.ty,
-                );
-                self.at_line(line, declared)?;
-            }
         }
-        let index = self.add_function(function);
-        self.statements(&mut builder)?;
-        let Builder {
-            mut body, scopes, ..
-        } = builder;
-        scopes.resolve(&mut body)?;
-        self.module.functions[index].body = Some(body);
-        Ok(())
     }
+}
 
-    fn parameters(&mut self) -> Result<Vec<super::super::ast::Variable>> {
-        self.expect("(")?;
-        let mut parameters = Vec::new();
-        while !self.eat(")") {
-            parameters.push(self.parameter()?);
-            if !self.eat(",") {
-                self.expect(")")?;
-                break;
-            }
-        }
-        Ok(parameters)
-    }
-
-    /// Performance-tuning directives between the parameters and the body.
-    fn tuning(&mut self, function: &mut Function) -> Result<()> {
-        while let Kind::Dot(directive) = self.peek() {
-            self.at += 1;
-            match directive {
-                "maxntid" => function.maxntid = Some(self.extents()?),
-                "reqntid" => function.reqntid = Some(self.extents()?),
-                "minnctapersm" => function.minnctapersm = Some(self.int32()?),
-                "maxnreg" => function.maxnreg = Some(self.int32()?),
-                "maxnctapersm" | "maxclusterrank" | "abi_preserve" | "abi_preserve_control" => {
-                    self.int()?;
-                }
-                "reqnctapercluster" => {
-                    self.extents()?;
-                }
-                "noreturn" | "explicitcluster" | "blocksareclusters" => {}
-                "pragma" => self.skip_past(";")?,
-                _ => return self.error(format!("the directive .{directive} is not known here")),
-            }
-        }
-        Ok(())
-    }
-
-    fn extents(&mut self) -> Result<[u32; 3]> {
-        let mut extents = [1; 3];
-        extents[0] = self.int32()?;
-        for extent in &mut extents[1..] {
-            if self.eat(",") {
-                *extent = self.int32()?;
-            }
-        }
-        Ok(extents)
-    }
-
-    fn statements(&mut self, builder: &mut Builder) -> Result<()> {
+impl<'a> Parser<'_, 'a> {
+    /// `{ … }`
+    pub(super) fn body(&mut self, mut builder: Builder) -> Result<Body> {
         self.expect("{")?;
-        builder.depth = 1;
-        while builder.depth > 0 {
+        let mut depth = 1;
+        while depth > 0 {
             match (self.peek(), self.peek_at(1)) {
                 (Kind::Punct("{"), _) => {
                     self.at += 1;
                     builder.scopes.enter();
-                    builder.depth += 1;
-                    if builder.depth > MAX_DEPTH {
+                    depth += 1;
+                    if depth > MAX_DEPTH {
                         return self.error("blocks are nested too deeply");
                     }
                 }
                 (Kind::Punct("}"), _) => {
                     self.at += 1;
                     builder.scopes.leave();
-                    builder.depth -= 1;
+                    depth -= 1;
                 }
-                (Kind::Punct(";"), _) => self.at += 1,
-                (Kind::Word(name), Kind::Punct(":")) => self.label(builder, name)?,
-                (Kind::Dot(directive), _) => self.body_directive(builder, directive)?,
-                (Kind::Word(_) | Kind::Punct("@"), _) => self.instruction(builder)?,
+                (Kind::Word(name), Kind::Punct(":")) => self.label(&mut builder, name)?,
+                (Kind::Dot(directive), _) => self.body_directive(&mut builder, directive)?,
+                (Kind::Word(_) | Kind::Punct("@"), _) => self.instruction(&mut builder)?,
                 (Kind::End, _) => return self.error("the function is not closed"),
                 _ => return self.unexpected("a statement"),
             }
         }
-        Ok(())
+        let Builder {
+            mut body, scopes, ..
+        } = builder;
+        scopes.resolve(&mut body)?;
+        Ok(body)
     }
 
     /// A label, or the list of targets or the prototype that it names.
-    fn label(&mut self, builder: &mut Builder, name: &str) -> Result<()> {
+    fn label(&mut self, builder: &mut Builder, name: &'a str) -> Result<()> {
         let line = self.line();
         self.at += 2;
-        let declared = builder.scopes.declare_label(&mut builder.body, name);
-        let id = self.at_line(line, declared)?;
+        let declared = builder
+            .scopes
+            .declare_label(&mut builder.body, &name.into());
+        let id = at_line(line, declared)?;
         if self.eat_dot("callprototype") {
-            return self.skip_past(";");
+            return self.prototype();
         }
-        if self.eat_dot("branchtargets") || self.eat_dot("calltargets") {
-            let mut targets = Vec::new();
-            loop {
-                let line = self.line();
-                let target = self.word()?;
-                targets.push(match self.globals.get(target) {
-                    Some(symbol @ Symbol::Function(_)) => symbol.clone(),
-                    _ => builder.scopes.refer_to_label(target, line),
-                });
-                if !self.eat(",") {
-                    break;
-                }
+        if !self.eat_dot("branchtargets") && !self.eat_dot("calltargets") {
+            return Ok(());
+        }
+        let mut targets = Vec::new();
+        loop {
+            let line = self.line();
+            let target = self.word()?;
+            targets.push(match self.globals.get(target) {
+                Some(symbol @ Symbol::Function(_)) => symbol.clone(),
+                _ => builder.scopes.refer_to_label(target, line),
+            });
+            if !self.eat(",") {
+                break;
             }
-            self.expect(";")?;
-            builder.body.targets.insert(id, targets);
         }
-        Ok(())
+        builder.body.targets.insert(id, targets);
+        self.expect(";")
+    }
+
+    /// The rest of `.callprototype (…) _ (…) .noreturn;`. The function that is called knows its
+    /// own parameters.
+    fn prototype(&mut self) -> Result<()> {
+        loop {
+            match self.peek() {
+                Kind::Punct(";") => break,
+                Kind::Punct("(" | ")" | "," | "[" | "]")
+                | Kind::Word(_)
+                | Kind::Dot(_)
+                | Kind::Int(..) => self.at += 1,
+                _ => return self.unexpected("a prototype"),
+            }
+        }
+        self.expect(";")
     }
 
     fn body_directive(&mut self, builder: &mut Builder, directive: &str) -> Result<()> {
@@ -201,45 +112,48 @@ impl<'a> Parser<'_, 'a> {
                 builder.loc = Some(self.loc()?);
                 Ok(())
             }
-            "pragma" => self.skip_past(";"),
+            "pragma" => self.pragma(),
             "local" | "shared" | "param" => {
                 for variable in self.variables(false)? {
                     let symbol = Symbol::Local(builder.body.variables.len() as u32);
-                    builder.scopes.declare(&variable.name, symbol);
+                    let name = Name::Symbol(symbol);
+                    at_line(
+                        variable.line,
+                        builder.scopes.declare(&variable.name, name),
+                    )?;
                     builder.body.variables.push(variable);
                 }
                 Ok(())
             }
-            // Variables of a function in spaces that outlive it.
+            // These outlive the function, under a name that no other variable can have.
             "global" | "const" => {
                 for mut variable in self.variables(false)? {
-                    let name = variable.name.clone();
+                    let (name, line) = (variable.name.clone(), variable.line);
                     variable.name = format!("{name}@{}", self.module.variables.len()).into();
-                    let symbol = self.add_global(variable);
-                    builder.scopes.declare(&name, symbol);
+                    let symbol = Name::Symbol(self.add_global(variable)?);
+                    at_line(line, builder.scopes.declare(&name, symbol))?;
                 }
                 Ok(())
             }
-            "section" => self.section(),
             _ => self.error(format!("the directive .{directive} is not known here")),
         }
     }
 
-    /// `.reg .type a, b<4>;` and vectors, whose components become registers.
+    /// `.reg .v2 .type a, b<4>;`
     fn registers(&mut self, builder: &mut Builder) -> Result<()> {
         self.at += 1;
-        let mut components: &[&str] = &[""];
-        let ty = loop {
-            match self.peek() {
-                Kind::Dot("v2") => components = &[".x", ".y"],
-                Kind::Dot("v4") => components = &[".x", ".y", ".z", ".w"],
-                Kind::Dot(word) => match type_named(word) {
-                    Some(ty) => break ty,
-                    None => return self.error(format!(".{word} is not a type")),
-                },
-                _ => return self.unexpected("a register type"),
-            }
-            self.at += 1;
+        let width = match self.peek() {
+            Kind::Dot("v2") => 2,
+            Kind::Dot("v4") => 4,
+            _ => 1,
+        };
+        self.at += usize::from(width > 1);
+        let ty = match self.peek() {
+            Kind::Dot(word) => type_named(word),
+            _ => None,
+        };
+        let Some(ty) = ty else {
+            return self.unexpected("the type of a register");
         };
         self.at += 1;
         loop {
@@ -252,13 +166,18 @@ impl<'a> Parser<'_, 'a> {
             } else {
                 None
             };
-            for component in components {
-                let name = format!("{name}{component}");
-                let declared = builder
-                    .scopes
-                    .declare_register(&mut builder.body, &name, count, ty);
-                self.at_line(line, declared)?;
-            }
+            let declared = Declared {
+                name,
+                count,
+                width,
+                ty,
+            };
+            let declared = builder.scopes.declare_registers(
+                &mut builder.body,
+                &declared,
+                &mut self.registers_left,
+            );
+            at_line(line, declared)?;
             if !self.eat(",") {
                 return self.expect(";");
             }
@@ -277,9 +196,7 @@ impl<'a> Parser<'_, 'a> {
             match self.word()? {
                 "function_name" => {
                     self.word()?;
-                    if self.eat("+") {
-                        self.int()?;
-                    }
+                    self.offset()?;
                 }
                 "inlined_at" => {
                     for _ in 0..3 {
@@ -295,29 +212,36 @@ impl<'a> Parser<'_, 'a> {
     fn instruction(&mut self, builder: &mut Builder) -> Result<()> {
         let line = self.line();
         let guard = if self.eat("@") {
-            let negated = self.eat("!");
-            let name = self.word()?;
-            match builder.scopes.find(name) {
-                Some(Name::Register(reg)) => Some(Guard { reg, negated }),
-                _ => return self.error(format!("{name} is not a predicate")),
-            }
+            Some(self.guard(builder)?)
         } else {
             None
         };
-        let opcode = self.word()?.into();
+        let opcode = match self.peek() {
+            Kind::Word(word) if word.starts_with(|c: char| c.is_ascii_alphabetic()) => word,
+            _ => return self.unexpected("an instruction"),
+        };
+        self.at += 1;
         let mut modifiers = Vec::new();
         while let Kind::Dot(modifier) = self.peek() {
             self.at += 1;
-            modifiers.push(modifier.into());
+            modifiers.push(self.intern(modifier));
         }
         let mut operands: Vec<Operand> = Vec::new();
-        while !self.eat(";") {
-            operands.push(self.operand(&mut builder.scopes, 0)?);
-            if !self.eat(",") {
-                self.expect(";")?;
-                break;
+        if !self.eat(";") {
+            loop {
+                operands.push(match opcode {
+                    "call" if self.is("(") => self.arguments(builder)?,
+                    _ => self.operand(builder, 0)?,
+                });
+                if !self.eat(",") {
+                    break;
+                }
+            }
+            if !self.eat(";") {
+                return self.unexpected("`,` or `;`");
             }
         }
+        let opcode = self.intern(opcode);
         let loc = builder.loc;
         builder.body.instructions.push(Instruction {
             guard,
@@ -328,5 +252,16 @@ impl<'a> Parser<'_, 'a> {
             loc,
         });
         Ok(())
+    }
+
+    fn guard(&mut self, builder: &Builder) -> Result<Guard> {
+        let negated = self.eat("!");
+        let line = self.line();
+        let name = self.word()?;
+        match builder.scopes.find(name) {
+            Some(Name::Register(reg)) => Ok(Guard { reg, negated }),
+            Some(_) => fail(line, format!("{name} is not a predicate")),
+            None => fail(line, format!("{name} is not declared")),
+        }
     }
 }

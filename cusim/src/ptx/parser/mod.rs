@@ -1,7 +1,10 @@
-//! Tokens to the syntax tree: the module level.
+//! Tokens to the syntax tree: what all parts share, and the entry.
 
 mod body;
 mod expression;
+mod function;
+mod initializer;
+mod module;
 mod operand;
 mod scope;
 mod variable;
@@ -10,8 +13,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::ParseError;
-use super::ast::{Function, Module, Symbol, Type, Variable};
+use super::ast::{Module, Symbol, Type};
 use super::lexer::{Kind, Token, tokens};
+
+/// More registers than the kernels of any real module declare together. Their text is short:
+/// without a bound, a few kilobytes could ask for all memory.
+const MODULE_REGISTERS: u64 = 1 << 23;
+/// Likewise for the bytes of initialised variables, most of which may be implied zeros.
+const MODULE_INITIALISED: u64 = 1 << 30;
 
 /// Parses the text of one PTX module.
 ///
@@ -30,6 +39,12 @@ struct Parser<'t, 'a> {
     module: Module,
     /// Module-scope names.
     globals: HashMap<Arc<str>, Symbol>,
+    /// Opcodes, modifiers and special registers: there are few, in many places.
+    words: HashMap<&'a str, Arc<str>>,
+    /// `.alias`: the function that is named and the one that is meant.
+    aliases: HashMap<u32, u32>,
+    registers_left: u64,
+    initialised_left: u64,
 }
 
 type Result<T, E = ParseError> = std::result::Result<T, E>;
@@ -49,6 +64,10 @@ impl<'t, 'a> Parser<'t, 'a> {
             at: 0,
             module,
             globals: HashMap::new(),
+            words: HashMap::new(),
+            aliases: HashMap::new(),
+            registers_left: MODULE_REGISTERS,
+            initialised_left: MODULE_INITIALISED,
         }
     }
 
@@ -67,25 +86,12 @@ impl<'t, 'a> Parser<'t, 'a> {
         self.tokens[self.at.min(last)].line
     }
 
-    fn advance(&mut self) -> Kind<'a> {
-        let kind = self.peek();
-        self.at += 1;
-        kind
-    }
-
     fn error<T>(&self, message: impl Into<String>) -> Result<T> {
-        Err(ParseError {
-            line: self.line(),
-            message: message.into(),
-        })
-    }
-
-    fn at_line<T>(&self, line: u32, result: Result<T, String>) -> Result<T> {
-        result.map_err(|message| ParseError { line, message })
+        fail(self.line(), message)
     }
 
     fn unexpected<T>(&self, wanted: &str) -> Result<T> {
-        self.error(format!("expected {wanted}, found {:?}", self.peek()))
+        self.error(format!("expected {wanted}, found {}", self.peek()))
     }
 
     fn is(&self, punct: &str) -> bool {
@@ -94,9 +100,7 @@ impl<'t, 'a> Parser<'t, 'a> {
 
     fn eat(&mut self, punct: &str) -> bool {
         let found = self.is(punct);
-        if found {
-            self.at += 1;
-        }
+        self.at += usize::from(found);
         found
     }
 
@@ -104,15 +108,13 @@ impl<'t, 'a> Parser<'t, 'a> {
         if self.eat(punct) {
             Ok(())
         } else {
-            self.unexpected(punct)
+            self.unexpected(&format!("`{punct}`"))
         }
     }
 
     fn eat_dot(&mut self, word: &str) -> bool {
         let found = self.peek() == Kind::Dot(word);
-        if found {
-            self.at += 1;
-        }
+        self.at += usize::from(found);
         found
     }
 
@@ -124,6 +126,14 @@ impl<'t, 'a> Parser<'t, 'a> {
             }
             _ => self.unexpected("a name"),
         }
+    }
+
+    /// A word that is kept, stored once.
+    fn intern(&mut self, word: &'a str) -> Arc<str> {
+        self.words
+            .entry(word)
+            .or_insert_with(|| word.into())
+            .clone()
     }
 
     fn int(&mut self) -> Result<u64> {
@@ -139,172 +149,51 @@ impl<'t, 'a> Parser<'t, 'a> {
     fn int32(&mut self) -> Result<u32> {
         let line = self.line();
         let value = self.int()?;
-        self.at_line(
-            line,
-            u32::try_from(value).map_err(|_| format!("{value} is too large")),
-        )
+        u32::try_from(value).or_else(|_| fail(line, format!("{value} is too large")))
     }
 
-    fn module(&mut self) -> Result<()> {
-        loop {
-            match self.peek() {
-                Kind::End => return Ok(()),
-                Kind::Punct(";") => self.at += 1,
-                Kind::Dot(directive) => self.directive(directive)?,
-                _ => return self.unexpected("a directive"),
-            }
-        }
-    }
-
-    fn directive(&mut self, directive: &'a str) -> Result<()> {
-        match directive {
-            "version" => {
-                self.at += 1;
-                self.version()
-            }
-            "target" => {
-                self.at += 1;
-                self.module.target = self.word()?.to_owned();
-                while self.eat(",") {
-                    self.word()?;
-                }
-                Ok(())
-            }
-            "address_size" => {
-                self.at += 1;
-                self.module.address_size = self.int32()?;
-                Ok(())
-            }
-            "file" => self.file(),
-            "section" => self.section(),
-            "pragma" => self.skip_past(";"),
-            "alias" => self.skip_past(";"),
-            "loc" => self.loc().map(drop),
-            "visible" | "extern" | "weak" | "common" | "entry" | "func" | "global" | "const"
-            | "shared" | "tex" => self.declaration(),
-            _ => self.error(format!("the directive .{directive} is not known here")),
-        }
-    }
-
-    /// The lexer reads `9.0` as a float.
-    fn version(&mut self) -> Result<()> {
-        let line = self.line();
-        let (major, minor) = match self.advance() {
-            Kind::F64(bits) => {
-                let tenths = (f64::from_bits(bits) * 10.0).round();
-                ((tenths / 10.0).floor() as u32, (tenths % 10.0) as u32)
-            }
-            Kind::Int(major, _) => (major as u32, 0),
-            _ => {
-                return Err(ParseError {
-                    line,
-                    message: "expected a version".to_owned(),
-                });
-            }
-        };
-        self.module.version = (major, minor);
-        Ok(())
-    }
-
-    /// `.file index "path" [, time, size]`
-    fn file(&mut self) -> Result<()> {
+    /// `"text", "text";`
+    fn pragma(&mut self) -> Result<()> {
         self.at += 1;
-        let index = self.int32()?;
-        match self.advance() {
-            Kind::Text(path) => self.module.files.insert(index, path.into()),
-            _ => return self.error(".file needs a path"),
-        };
-        if self.eat(",") {
-            self.int()?;
-            self.expect(",")?;
-            self.int()?;
-        }
-        Ok(())
-    }
-
-    /// Debugging information is not used.
-    fn section(&mut self) -> Result<()> {
-        while !self.is("{") {
-            if self.peek() == Kind::End {
-                return self.unexpected("{");
-            }
-            self.at += 1;
-        }
-        let mut depth = 0usize;
-        loop {
-            match self.advance() {
-                Kind::Punct("{") => depth += 1,
-                Kind::Punct("}") if depth == 1 => return Ok(()),
-                Kind::Punct("}") => depth -= 1,
-                Kind::End => return self.error("the section is not closed"),
-                _ => {}
-            }
-        }
-    }
-
-    fn skip_past(&mut self, punct: &str) -> Result<()> {
-        loop {
-            match self.advance() {
-                Kind::Punct(p) if p == punct => return Ok(()),
-                Kind::End => return self.unexpected(punct),
-                _ => {}
-            }
-        }
-    }
-
-    /// A variable or function with its linkage.
-    fn declaration(&mut self) -> Result<()> {
-        let mut is_extern = false;
         loop {
             match self.peek() {
-                Kind::Dot("extern") => is_extern = true,
-                Kind::Dot("visible" | "weak" | "common") => {}
-                Kind::Dot("entry") => return self.function(true),
-                Kind::Dot("func") => return self.function(false),
-                _ => break,
+                Kind::Text(_) => self.at += 1,
+                _ => return self.unexpected("a string"),
+            }
+            if !self.eat(",") {
+                return self.expect(";");
+            }
+        }
+    }
+
+    /// `.attribute(.managed, .unified(1, 2))`, which changes nothing here.
+    fn attribute(&mut self) -> Result<()> {
+        self.at += 1;
+        self.expect("(")?;
+        let mut depth = 1;
+        while depth > 0 {
+            match self.peek() {
+                Kind::Punct("(") => depth += 1,
+                Kind::Punct(")") => depth -= 1,
+                Kind::Punct(",") | Kind::Dot(_) | Kind::Int(..) => {}
+                _ => return self.unexpected("an attribute"),
             }
             self.at += 1;
         }
-        for variable in self.variables(is_extern)? {
-            self.add_global(variable);
-        }
         Ok(())
     }
+}
 
-    fn add_global(&mut self, variable: Variable) -> Symbol {
-        // An extern declaration and the definition are one variable.
-        let known = match self.globals.get(&variable.name) {
-            Some(Symbol::Module(index)) => Some(*index),
-            _ => None,
-        };
-        if let Some(index) = known {
-            let declared = &mut self.module.variables[index as usize];
-            if declared.is_extern {
-                *declared = variable;
-            }
-            return Symbol::Module(index);
-        }
-        let symbol = Symbol::Module(self.module.variables.len() as u32);
-        self.globals.insert(variable.name.clone(), symbol.clone());
-        self.module.variables.push(variable);
-        symbol
-    }
+fn fail<T>(line: u32, message: impl Into<String>) -> Result<T> {
+    Err(ParseError {
+        line,
+        message: message.into(),
+    })
+}
 
-    /// Registers a function before its body is read, so that it can call itself.
-    fn add_function(&mut self, function: Function) -> usize {
-        if let Some(Symbol::Function(index)) = self.globals.get(&function.name) {
-            let index = *index as usize;
-            if self.module.functions[index].body.is_none() {
-                self.module.functions[index] = function;
-            }
-            return index;
-        }
-        let index = self.module.functions.len();
-        self.globals
-            .insert(function.name.clone(), Symbol::Function(index as u32));
-        self.module.functions.push(function);
-        index
-    }
+/// Gives an error its line.
+fn at_line<T>(line: u32, result: Result<T, String>) -> Result<T> {
+    result.map_err(|message| ParseError { line, message })
 }
 
 /// A fundamental type by name.

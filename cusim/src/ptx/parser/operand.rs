@@ -2,204 +2,232 @@
 
 use super::super::ast::{AddressBase, Operand, RegId, Symbol};
 use super::super::lexer::Kind;
-use super::scope::{Name, Scopes};
-use super::{Parser, Result};
+use super::body::Builder;
+use super::expression::Value;
+use super::scope::{Name, component};
+use super::{Parser, Result, fail};
 
-const MAX_DEPTH: u32 = 8;
+/// A vector of vectors in a bracket is the deepest that any instruction takes.
+const MAX_DEPTH: u32 = 4;
+
+/// Special registers that are vectors of four (PTX ISA, "Special Registers").
+const SPECIAL_VECTORS: [&str; 8] = [
+    "%tid",
+    "%ntid",
+    "%ctaid",
+    "%nctaid",
+    "%clusterid",
+    "%nclusterid",
+    "%cluster_ctaid",
+    "%cluster_nctaid",
+];
+
+const SPECIAL_SCALARS: [&str; 26] = [
+    "%laneid",
+    "%warpid",
+    "%nwarpid",
+    "%smid",
+    "%nsmid",
+    "%gridid",
+    "%is_explicit_cluster",
+    "%cluster_ctarank",
+    "%cluster_nctarank",
+    "%lanemask_eq",
+    "%lanemask_le",
+    "%lanemask_lt",
+    "%lanemask_ge",
+    "%lanemask_gt",
+    "%clock",
+    "%clock_hi",
+    "%clock64",
+    "%globaltimer",
+    "%globaltimer_lo",
+    "%globaltimer_hi",
+    "%total_smem_size",
+    "%aggr_smem_size",
+    "%dynamic_smem_size",
+    "%current_graph_exec",
+    "%reserved_smem_offset_begin",
+    "%reserved_smem_offset_end",
+];
+
+/// Special registers with a number behind the name.
+const SPECIAL_FAMILIES: [&str; 3] = ["%envreg", "%pm", "%reserved_smem_offset_"];
 
 impl<'a> Parser<'_, 'a> {
-    pub(super) fn operand(&mut self, scopes: &mut Scopes, depth: u32) -> Result<Operand> {
+    pub(super) fn operand(&mut self, builder: &mut Builder, depth: u32) -> Result<Operand> {
         if depth > MAX_DEPTH {
             return self.error("the operand is nested too deeply");
         }
         match self.peek() {
-            Kind::Punct("{") => Ok(Operand::Vector(self.operand_list(scopes, "{", "}", depth)?)),
-            Kind::Punct("(") if !self.starts_constant() => {
-                Ok(Operand::List(self.operand_list(scopes, "(", ")", depth)?))
-            }
-            Kind::Punct("[") => self.address(scopes, depth),
-            Kind::Punct("!") if matches!(self.peek_at(1), Kind::Word(_)) => {
+            Kind::Punct("{") => Ok(Operand::Vector(self.list(builder, "{", "}", depth)?)),
+            Kind::Punct("[") => self.address(builder, depth),
+            Kind::Punct("!") if matches!(self.peek_at(1), Kind::Word(w) if w != "WARP_SZ") => {
                 self.at += 1;
-                let name = self.word()?;
-                match scopes.find(name) {
-                    Some(Name::Register(reg)) => Ok(Operand::NotRegister(reg)),
-                    _ => self.error(format!("{name} is not a register")),
+                let line = self.line();
+                match self.named(builder)? {
+                    Operand::Register(reg) => Ok(Operand::NotRegister(reg)),
+                    _ => fail(line, "only a predicate can be negated"),
                 }
             }
             Kind::F32(bits) => {
                 self.at += 1;
                 Ok(Operand::F32(bits))
             }
-            Kind::F64(bits) => {
-                self.at += 1;
-                Ok(Operand::F64(bits))
-            }
-            Kind::Punct("-") if matches!(self.peek_at(1), Kind::F32(_) | Kind::F64(_)) => {
-                self.at += 1;
-                Ok(match self.advance() {
-                    Kind::F32(bits) => Operand::F32(bits ^ 1 << 31),
-                    Kind::F64(bits) => Operand::F64(bits ^ 1 << 63),
-                    _ => return self.unexpected("a float"),
-                })
-            }
-            Kind::Word("WARP_SZ") => Ok(Operand::Int(self.constant()?)),
-            Kind::Word(_) => {
-                let first = self.named(scopes)?;
+            Kind::Word(word) if word != "WARP_SZ" => {
+                let first = self.named(builder)?;
                 if !self.eat("|") {
                     return Ok(first);
                 }
-                let second = self.named(scopes)?;
+                let second = self.named(builder)?;
                 Ok(Operand::Pair(Box::new(first), Box::new(second)))
             }
-            Kind::Int(..) | Kind::Punct("-" | "+" | "~" | "!" | "(") => {
-                Ok(Operand::Int(self.constant()?))
-            }
-            _ => self.unexpected("an operand or ;"),
+            Kind::Word(_)
+            | Kind::Int(..)
+            | Kind::F64(_)
+            | Kind::Punct("-" | "+" | "~" | "!" | "(") => Ok(match self.number()? {
+                Value::Int { bits, .. } => Operand::Int(bits),
+                Value::Float(value) => Operand::F64(value.to_bits()),
+            }),
+            _ => self.unexpected("an operand"),
         }
     }
 
-    /// True at the parenthesis of a constant expression, false at that of a list.
-    fn starts_constant(&self) -> bool {
-        let inside = self.peek_at(1);
-        matches!(
-            inside,
-            Kind::Int(..) | Kind::Punct("-" | "~" | "+" | "(") | Kind::Dot(_)
-        )
+    /// `(a, b)` of a call.
+    pub(super) fn arguments(&mut self, builder: &mut Builder) -> Result<Operand> {
+        Ok(Operand::List(self.list(builder, "(", ")", 0)?))
     }
 
-    pub(super) fn operand_list(
+    fn list(
         &mut self,
-        scopes: &mut Scopes,
+        builder: &mut Builder,
         open: &str,
         close: &str,
         depth: u32,
     ) -> Result<Vec<Operand>> {
         self.expect(open)?;
         let mut list = Vec::new();
-        while !self.eat(close) {
-            list.push(self.operand(scopes, depth + 1)?);
+        if self.eat(close) {
+            return Ok(list);
+        }
+        loop {
+            list.push(self.operand(builder, depth + 1)?);
             if !self.eat(",") {
                 self.expect(close)?;
-                break;
+                return Ok(list);
             }
         }
-        Ok(list)
     }
 
     /// A name and what may follow it: a component, or an offset from a symbol.
-    fn named(&mut self, scopes: &mut Scopes) -> Result<Operand> {
+    fn named(&mut self, builder: &mut Builder) -> Result<Operand> {
         let line = self.line();
         let name = self.word()?;
         if name == "_" {
             return Ok(Operand::Sink);
         }
-        if let Kind::Dot(component @ ("x" | "y" | "z" | "w")) = self.peek()
-            && let Some(Name::Register(reg)) = scopes.find(&format!("{name}.{component}"))
-        {
-            self.at += 1;
-            return Ok(Operand::Register(reg));
-        }
-        let symbol = match scopes.find(name) {
-            Some(Name::Register(reg)) => return Ok(Operand::Register(reg)),
+        let symbol = match builder.scopes.find(name) {
+            Some(Name::Register(reg)) => return Ok(self.part(reg)),
+            Some(Name::Vector(first, width)) => return self.vector(name, first, width),
             Some(Name::Symbol(symbol)) => symbol,
-            None if name.starts_with('%') => return self.special(name),
-            None => match self.globals.get(name) {
+            Some(Name::Label(_)) | None if name.starts_with('%') => {
+                return self.special(line, name);
+            }
+            Some(Name::Label(_)) | None => match self.globals.get(name) {
                 Some(symbol) => symbol.clone(),
-                None => scopes.refer_to_label(name, line),
+                None => {
+                    let symbol = builder.scopes.refer_to_label(name, line);
+                    return Ok(Operand::Symbol(symbol, 0));
+                }
             },
         };
+        if self.is("[") {
+            return fail(
+                line,
+                format!("an array element is not an operand; write [{name}+offset]"),
+            );
+        }
         Ok(Operand::Symbol(symbol, self.offset()?))
     }
 
-    /// A special register with its component.
-    fn special(&mut self, name: &str) -> Result<Operand> {
+    /// A register, or with `.b0`, `.h1`, `.b3210` the bytes or halves of it that a video
+    /// instruction takes.
+    fn part(&mut self, reg: RegId) -> Operand {
         match self.peek() {
-            Kind::Dot(component @ ("x" | "y" | "z" | "w")) => {
+            Kind::Dot(part) if part.starts_with(['b', 'h']) => {
                 self.at += 1;
-                Ok(Operand::Special(format!("{name}.{component}").into()))
+                Operand::Part(reg, self.intern(part))
             }
-            _ if is_special(name) => Ok(Operand::Special(name.into())),
-            _ => self.error(format!("{name} is not declared")),
+            _ => Operand::Register(reg),
         }
     }
 
-    /// `+ constant`, `- constant`, or nothing.
-    fn offset(&mut self) -> Result<i64> {
-        if self.is("+") || self.is("-") {
-            return Ok(self.constant()? as i64);
+    /// A component of a vector of registers, or all of them.
+    fn vector(&mut self, name: &str, first: RegId, width: u32) -> Result<Operand> {
+        let Kind::Dot(word) = self.peek() else {
+            let all = first.0..first.0 + width;
+            return Ok(Operand::Vector(
+                all.map(|reg| Operand::Register(RegId(reg))).collect(),
+            ));
+        };
+        match component(word).filter(|&index| index < width) {
+            Some(index) => {
+                self.at += 1;
+                Ok(Operand::Register(RegId(first.0 + index)))
+            }
+            None => self.error(format!("{name} has no component .{word}")),
         }
-        Ok(0)
     }
 
-    fn address(&mut self, scopes: &mut Scopes, depth: u32) -> Result<Operand> {
+    /// A special register, with its component if it is a vector.
+    fn special(&mut self, line: u32, name: &'a str) -> Result<Operand> {
+        if SPECIAL_VECTORS.contains(&name) {
+            let one = |component: &str| Operand::Special(format!("{name}.{component}").into());
+            let Kind::Dot(word) = self.peek() else {
+                return Ok(Operand::Vector(["x", "y", "z", "w"].map(one).to_vec()));
+            };
+            let Some(index) = component(word) else {
+                return fail(line, format!("{name} has no component .{word}"));
+            };
+            self.at += 1;
+            return Ok(one(["x", "y", "z", "w"][index as usize]));
+        }
+        let numbered = |family: &&str| {
+            let number = name.strip_prefix(*family);
+            number.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        if SPECIAL_SCALARS.contains(&name) || SPECIAL_FAMILIES.iter().any(|f| numbered(&f)) {
+            return Ok(Operand::Special(self.intern(name)));
+        }
+        fail(line, format!("{name} is not declared"))
+    }
+
+    /// `[base]`, `[base + offset]` or `[base, coordinates, …]`.
+    fn address(&mut self, builder: &mut Builder, depth: u32) -> Result<Operand> {
         self.expect("[")?;
+        let line = self.line();
         let first = match self.peek() {
-            Kind::Word(word) if word != "WARP_SZ" => self.named(scopes)?,
+            Kind::Word(word) if word != "WARP_SZ" => self.named(builder)?,
             _ => Operand::Int(self.constant()?),
         };
+        if matches!(first, Operand::Symbol(Symbol::Label(_), _)) {
+            return fail(line, "the address is that of nothing declared");
+        }
         if self.is(",") {
             let mut tuple = vec![first];
             while self.eat(",") {
-                tuple.push(self.operand(scopes, depth + 1)?);
+                tuple.push(self.operand(builder, depth + 1)?);
             }
             self.expect("]")?;
             return Ok(Operand::Address(AddressBase::Tuple(tuple), 0));
         }
-        let operand = match first {
-            Operand::Register(reg) => self.register_address(reg)?,
-            Operand::Symbol(Symbol::Label(_), _) => return self.error("a label is not an address"),
-            Operand::Symbol(symbol, offset) => {
-                Operand::Address(AddressBase::Symbol(symbol), offset)
-            }
-            Operand::Int(address) => Operand::Address(AddressBase::Absolute, address as i64),
-            _ => return self.error("this is not an address"),
+        let (base, offset) = match first {
+            Operand::Register(reg) => (AddressBase::Register(reg), self.offset()?),
+            Operand::Symbol(symbol, offset) => (AddressBase::Symbol(symbol), offset),
+            Operand::Int(address) => (AddressBase::Absolute, address as i64),
+            _ => return fail(line, "this is not an address"),
         };
         self.expect("]")?;
-        Ok(operand)
+        Ok(Operand::Address(base, offset))
     }
-
-    fn register_address(&mut self, reg: RegId) -> Result<Operand> {
-        Ok(Operand::Address(AddressBase::Register(reg), self.offset()?))
-    }
-}
-
-/// Special registers that have no components (PTX ISA, "Special Registers").
-fn is_special(name: &str) -> bool {
-    const NAMES: [&str; 34] = [
-        "%laneid",
-        "%warpid",
-        "%nwarpid",
-        "%smid",
-        "%nsmid",
-        "%gridid",
-        "%lanemask_eq",
-        "%lanemask_le",
-        "%lanemask_lt",
-        "%lanemask_ge",
-        "%lanemask_gt",
-        "%clock",
-        "%clock_hi",
-        "%clock64",
-        "%globaltimer",
-        "%globaltimer_lo",
-        "%globaltimer_hi",
-        "%total_smem_size",
-        "%aggr_smem_size",
-        "%dynamic_smem_size",
-        "%current_graph_exec",
-        "%is_explicit_cluster",
-        "%cluster_ctarank",
-        "%cluster_nctarank",
-        "%reserved_smem_offset_begin",
-        "%reserved_smem_offset_end",
-        "%reserved_smem_offset_cap",
-        "%reserved_smem_offset_0",
-        "%reserved_smem_offset_1",
-        "%tid",
-        "%ntid",
-        "%ctaid",
-        "%nctaid",
-        "%pm0",
-    ];
-    NAMES.contains(&name) || name.starts_with("%envreg") || name.starts_with("%pm")
 }

@@ -1,27 +1,40 @@
 //! Names and what they stand for: nested scopes flattened into one function's tables.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::super::ParseError;
-use super::super::ast::{
-    Body, Instruction, Label, LabelId, Operand, RegId, Register, Symbol, Type,
-};
+use super::super::ast::{Body, Label, LabelId, Operand, RegId, Register, Symbol, Type};
 
 /// More registers than any real function declares; a guard against `%r<4000000000>`.
-const MAX_REGISTERS: usize = 1 << 20;
+const MAX_REGISTERS: u64 = 1 << 20;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
 pub(super) enum Name {
     Register(RegId),
+    /// A vector of this many registers, one after the other.
+    Vector(RegId, u32),
     Symbol(Symbol),
+    Label(LabelId),
 }
 
-/// Registers `%r0` to `%r<count - 1>` that one declaration made.
+/// What a `.reg` declares under one name.
+pub(super) struct Declared<'a> {
+    pub(super) name: &'a str,
+    /// `name<count>`: `name0` to `name<count - 1>`.
+    pub(super) count: Option<u64>,
+    /// Registers of a vector, 1 for a scalar.
+    pub(super) width: u32,
+    pub(super) ty: Type,
+}
+
+/// The members of a parameterised declaration, `%r0` to `%r<count - 1>`.
 struct Range {
     first: u32,
     count: u32,
+    width: u32,
 }
 
 #[derive(Default)]
@@ -29,7 +42,6 @@ struct Scope {
     parent: Option<usize>,
     names: HashMap<Arc<str>, Name>,
     ranges: HashMap<Arc<str>, Range>,
-    labels: HashMap<Arc<str>, LabelId>,
 }
 
 /// A label that was named before it could be known which one is meant.
@@ -45,6 +57,8 @@ pub(super) struct Scopes {
     current: usize,
     pending: Vec<Pending>,
 }
+
+const COMPONENTS: [&str; 4] = ["x", "y", "z", "w"];
 
 impl Scopes {
     pub(super) fn new() -> Self {
@@ -63,93 +77,81 @@ impl Scopes {
         self.current = self.scopes.len() - 1;
     }
 
-    /// Returns false at the outermost scope.
-    pub(super) fn leave(&mut self) -> bool {
-        match self.scopes[self.current].parent {
-            Some(parent) => {
-                self.current = parent;
-                true
+    pub(super) fn leave(&mut self) {
+        self.current = self.scopes[self.current].parent.unwrap_or_default();
+    }
+
+    pub(super) fn declare(&mut self, name: &Arc<str>, meaning: Name) -> Result<(), String> {
+        match self.scopes[self.current].names.entry(name.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(meaning);
+                Ok(())
             }
-            None => false,
+            Entry::Occupied(_) => Err(format!("{name} is declared twice")),
         }
     }
 
-    pub(super) fn declare(&mut self, name: &Arc<str>, symbol: Symbol) {
-        self.scopes[self.current]
-            .names
-            .insert(name.clone(), Name::Symbol(symbol));
-    }
-
-    /// `.reg .type name` or, with a count, `.reg .type name<count>`.
-    pub(super) fn declare_register(
+    /// Declares registers; `budget` is how many more the module may have.
+    pub(super) fn declare_registers(
         &mut self,
         body: &mut Body,
-        name: &str,
-        count: Option<u64>,
-        ty: Type,
+        declared: &Declared<'_>,
+        budget: &mut u64,
     ) -> Result<(), String> {
-        let first = body.registers.len();
-        let wanted = count.unwrap_or(1);
-        if wanted > (MAX_REGISTERS - first.min(MAX_REGISTERS)) as u64 {
-            return Err(format!(
-                "a function may not declare more than {MAX_REGISTERS} registers"
-            ));
-        }
-        let scope = &mut self.scopes[self.current];
-        if count.is_some() {
-            let names = (0..wanted).map(|n| format!("{name}{n}").into());
-            body.registers
-                .extend(names.map(|name| Register { name, ty }));
-            let range = Range {
-                first: first as u32,
-                count: wanted as u32,
+        let &Declared {
+            name, width, ty, ..
+        } = declared;
+        let first = body.registers.len() as u32;
+        let count = declared.count.unwrap_or(1);
+        let wanted = count
+            .checked_mul(width.into())
+            .filter(|wanted| *wanted <= MAX_REGISTERS.saturating_sub(first.into()))
+            .ok_or_else(|| format!("a function has at most {MAX_REGISTERS} registers"))?;
+        *budget = budget
+            .checked_sub(wanted)
+            .ok_or("the module declares too many registers")?;
+        let Some(_) = declared.count else {
+            add_registers(body, name.into(), width, ty);
+            let meaning = match width {
+                1 => Name::Register(RegId(first)),
+                _ => Name::Vector(RegId(first), width),
             };
-            scope.ranges.insert(name.into(), range);
-        } else {
-            let name: Arc<str> = name.into();
-            body.registers.push(Register {
-                name: name.clone(),
-                ty,
-            });
-            scope
-                .names
-                .insert(name, Name::Register(RegId(first as u32)));
+            return self.declare(&name.into(), meaning);
+        };
+        for n in 0..count {
+            add_registers(body, format!("{name}{n}").into(), width, ty);
         }
-        Ok(())
-    }
-
-    pub(super) fn declare_label(&mut self, body: &mut Body, name: &str) -> Result<LabelId, String> {
-        let id = LabelId(body.labels.len() as u32);
-        let name: Arc<str> = name.into();
-        let target = body.instructions.len() as u32;
-        body.labels.push(Label {
-            name: name.clone(),
-            target,
-        });
-        match self.scopes[self.current].labels.insert(name, id) {
-            None => Ok(id),
-            Some(_) => Err("the label is defined twice in this scope".to_owned()),
+        let range = Range {
+            first,
+            count: count as u32,
+            width,
+        };
+        match self.scopes[self.current].ranges.insert(name.into(), range) {
+            None => Ok(()),
+            Some(_) => Err(format!("{name}<> is declared twice")),
         }
     }
 
-    /// The innermost meaning of a name that is neither label nor function.
+    /// The innermost meaning of a name; a label only if its scope is left before another of that
+    /// name can come, which [`Scopes::resolve`] knows.
     pub(super) fn find(&self, name: &str) -> Option<Name> {
-        let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
-        let (prefix, number) = name.split_at(name.len() - digits);
-        // `%r01` is not `%r1`.
-        let canonical = digits > 0 && (digits == 1 || !number.starts_with('0'));
-        let number: Option<u32> = if canonical { number.parse().ok() } else { None };
+        let (prefix, number) = member(name);
         let mut at = Some(self.current);
         while let Some(index) = at {
             let scope = &self.scopes[index];
-            if let Some(name) = scope.names.get(name) {
-                return Some(name.clone());
+            match scope.names.get(name) {
+                Some(Name::Label(_)) | None => {}
+                Some(name) => return Some(name.clone()),
             }
             if let Some(number) = number
                 && let Some(range) = scope.ranges.get(prefix)
                 && number < range.count
             {
-                return Some(Name::Register(RegId(range.first + number)));
+                let reg = RegId(range.first + number * range.width);
+                return Some(match range.width {
+                    1 => Name::Register(reg),
+                    width => Name::Vector(reg, width),
+                });
             }
             at = scope.parent;
         }
@@ -168,49 +170,89 @@ impl Scopes {
 
     /// Finds every label that was referred to, now that all are defined.
     pub(super) fn resolve(self, body: &mut Body) -> Result<(), ParseError> {
-        let find = |pending: &Pending| {
-            let mut at = Some(pending.scope);
-            while let Some(index) = at {
-                if let Some(&label) = self.scopes[index].labels.get(&pending.name) {
-                    return Ok(label);
-                }
-                at = self.scopes[index].parent;
+        let labels = self.pending.iter().map(|pending| self.label(pending));
+        let labels = labels.collect::<Result<Vec<_>, _>>()?;
+        let place = |symbol: &mut Symbol| {
+            if let Symbol::Label(id) = symbol {
+                *id = labels[id.0 as usize];
             }
-            let message = format!("{} is not declared", pending.name);
-            Err(ParseError {
-                line: pending.line,
-                message,
-            })
         };
-        let labels = self
-            .pending
-            .iter()
-            .map(find)
-            .collect::<Result<Vec<_>, _>>()?;
-        for Instruction { operands, .. } in &mut body.instructions {
-            operands
-                .iter_mut()
-                .for_each(|operand| replace(operand, &labels));
+        for instruction in &mut body.instructions {
+            for_symbols(&mut instruction.operands, &place);
         }
-        for symbol in body.targets.values_mut().flatten() {
-            replace_symbol(symbol, &labels);
-        }
+        body.targets.values_mut().flatten().for_each(place);
         Ok(())
     }
-}
 
-fn replace(operand: &mut Operand, labels: &[LabelId]) {
-    match operand {
-        Operand::Symbol(symbol, _) => replace_symbol(symbol, labels),
-        Operand::Vector(list) | Operand::List(list) => {
-            list.iter_mut().for_each(|operand| replace(operand, labels));
+    fn label(&self, pending: &Pending) -> Result<LabelId, ParseError> {
+        let mut at = Some(pending.scope);
+        while let Some(index) = at {
+            if let Some(Name::Label(label)) = self.scopes[index].names.get(&pending.name) {
+                return Ok(*label);
+            }
+            at = self.scopes[index].parent;
         }
-        _ => {}
+        Err(ParseError {
+            line: pending.line,
+            message: format!("{} is not declared", pending.name),
+        })
+    }
+
+    /// Declares a label at the end of the instructions so far.
+    pub(super) fn declare_label(
+        &mut self,
+        body: &mut Body,
+        name: &Arc<str>,
+    ) -> Result<LabelId, String> {
+        let id = LabelId(body.labels.len() as u32);
+        body.labels.push(Label {
+            name: name.clone(),
+            target: body.instructions.len() as u32,
+        });
+        self.declare(name, Name::Label(id))?;
+        Ok(id)
     }
 }
 
-fn replace_symbol(symbol: &mut Symbol, labels: &[LabelId]) {
-    if let Symbol::Label(id) = symbol {
-        *id = labels[id.0 as usize];
+/// Splits `%r12` into `%r` and 12. `%r012` is no member of a range.
+fn member(name: &str) -> (&str, Option<u32>) {
+    let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let (prefix, number) = name.split_at(name.len() - digits);
+    let canonical = digits == 1 || !number.starts_with('0');
+    (prefix, number.parse().ok().filter(|_| canonical))
+}
+
+fn add_registers(body: &mut Body, name: Arc<str>, width: u32, ty: Type) {
+    if width == 1 {
+        body.registers.push(Register { name, ty });
+        return;
+    }
+    let names = COMPONENTS.iter().take(width as usize);
+    body.registers.extend(names.map(|component| Register {
+        name: format!("{name}.{component}").into(),
+        ty,
+    }));
+}
+
+/// The index of a vector component, by place or by colour.
+pub(super) fn component(word: &str) -> Option<u32> {
+    Some(match word {
+        "x" | "r" => 0,
+        "y" | "g" => 1,
+        "z" | "b" => 2,
+        "w" | "a" => 3,
+        _ => return None,
+    })
+}
+
+/// Applies a function to every symbol of some operands, but for those inside addresses, which
+/// are never labels or functions.
+pub(super) fn for_symbols(operands: &mut [Operand], apply: &impl Fn(&mut Symbol)) {
+    for operand in operands {
+        match operand {
+            Operand::Symbol(symbol, _) => apply(symbol),
+            Operand::Vector(list) | Operand::List(list) => for_symbols(list, apply),
+            _ => {}
+        }
     }
 }

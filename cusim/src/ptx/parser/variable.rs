@@ -1,25 +1,25 @@
-//! Variable declarations and initialisers.
+//! Variable declarations.
 
-use super::super::ast::{Initializer, Space, Symbol, Type, Variable};
+use super::super::ast::{Space, Type, Variable};
 use super::super::lexer::Kind;
-use super::{Parser, Result, type_named};
+use super::{Parser, Result, fail, type_named};
 
 /// No variable is larger than the address space that a device has.
 const MAX_BYTES: u64 = 1 << 40;
-/// Initialisers come with their bytes in the text.
-const MAX_INITIALISED: u64 = 1 << 30;
-const MAX_DEPTH: u32 = 16;
+/// Arrays of more dimensions are no real program; initialisers nest as deep.
+const MAX_DIMENSIONS: usize = 16;
 
 /// What stands before the names of a declaration.
 struct Head {
     space: Space,
     align: Option<u64>,
     ty: Type,
-    elements: u64,
+    /// Elements of a vector type.
+    width: u64,
 }
 
 /// Bytes of a scalar.
-fn size_of(ty: Type) -> u64 {
+pub(super) fn size_of(ty: Type) -> u64 {
     match ty {
         Type::Pred | Type::B8 | Type::U8 | Type::S8 => 1,
         Type::B16 | Type::U16 | Type::S16 | Type::F16 | Type::Bf16 => 2,
@@ -30,7 +30,7 @@ fn size_of(ty: Type) -> u64 {
 }
 
 fn space_named(word: &str) -> Option<Space> {
-    Some(match word.split("::").next().unwrap_or(word) {
+    Some(match word {
         "reg" => Space::Reg,
         "const" => Space::Const,
         "global" | "tex" => Space::Global,
@@ -41,7 +41,7 @@ fn space_named(word: &str) -> Option<Space> {
     })
 }
 
-impl<'a> Parser<'_, 'a> {
+impl Parser<'_, '_> {
     /// A declaration up to its semicolon: one or more variables.
     pub(super) fn variables(&mut self, is_extern: bool) -> Result<Vec<Variable>> {
         let head = self.head()?;
@@ -58,203 +58,129 @@ impl<'a> Parser<'_, 'a> {
     /// One parameter of a function, without semicolon. `_` is a name here.
     pub(super) fn parameter(&mut self) -> Result<Variable> {
         let head = self.head()?;
+        if !matches!(head.space, Space::Param | Space::Reg) {
+            return self.error("a parameter is in .param or .reg");
+        }
         self.declarator(&head, false)
     }
 
     fn head(&mut self) -> Result<Head> {
-        let Kind::Dot(word) = self.peek() else {
-            return self.unexpected("a state space");
+        let space = match self.peek() {
+            Kind::Dot(word) => space_named(word),
+            _ => None,
         };
-        let Some(space) = space_named(word) else {
+        let Some(space) = space else {
             return self.unexpected("a state space");
         };
         self.at += 1;
-        let mut head = Head {
-            space,
-            align: None,
-            ty: Type::B8,
-            elements: 1,
-        };
-        let mut typed = false;
-        let mut pointer = false;
+        let (mut align, mut ty, mut width) = (None, None, 1);
         while let Kind::Dot(word) = self.peek() {
-            self.at += 1;
             match word {
-                // After .ptr an alignment is that of the memory pointed to.
-                "ptr" => pointer = true,
-                "align" => {
-                    let align = self.int()?;
-                    if !align.is_power_of_two() || align > 1 << 20 {
-                        return self.error(format!("an alignment of {align} makes no sense"));
-                    }
-                    if !pointer {
-                        head.align = Some(align);
-                    }
+                "align" => align = Some(self.alignment()?),
+                "attribute" => self.attribute()?,
+                "ptr" => self.pointee()?,
+                "v2" | "v4" => {
+                    self.at += 1;
+                    width = if word == "v2" { 2 } else { 4 };
                 }
-                "attribute" => self.skip_past(")")?,
-                "v2" => head.elements = 2,
-                "v4" => head.elements = 4,
-                "v8" => head.elements = 8,
-                _ if pointer && space_named(word).is_some() => {}
                 _ => match type_named(word) {
-                    Some(ty) => {
-                        head.ty = ty;
-                        typed = true;
+                    Some(named) => {
+                        ty = Some(named);
+                        self.at += 1;
                     }
                     None => return self.error(format!(".{word} is not a type")),
                 },
             }
         }
-        if typed {
-            Ok(head)
+        let Some(ty) = ty else {
+            return self.unexpected("a type");
+        };
+        Ok(Head {
+            space,
+            align,
+            ty,
+            width,
+        })
+    }
+
+    /// `.align n`
+    fn alignment(&mut self) -> Result<u64> {
+        self.at += 1;
+        let line = self.line();
+        let align = self.int()?;
+        if align.is_power_of_two() && align <= 1 << 20 {
+            Ok(align)
         } else {
-            self.unexpected("a type")
+            fail(line, format!("{align} is not an alignment"))
         }
+    }
+
+    /// `.ptr .global .align 4`: the space and alignment are those of the memory pointed to.
+    fn pointee(&mut self) -> Result<()> {
+        self.at += 1;
+        while let Kind::Dot(word) = self.peek() {
+            if word == "align" {
+                self.alignment()?;
+            } else if space_named(word).is_some() || type_named(word) == Some(Type::Opaque) {
+                self.at += 1;
+            } else {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn declarator(&mut self, head: &Head, is_extern: bool) -> Result<Variable> {
         let line = self.line();
         let name = self.word()?.into();
-        let element = size_of(head.ty) * head.elements;
-        let mut size = Some(element);
-        let mut unsized_array = false;
-        while self.eat("[") {
-            if self.eat("]") {
-                unsized_array = true;
-                continue;
-            }
-            let extent = self.constant()?;
-            self.expect("]")?;
-            size = size
-                .and_then(|size| size.checked_mul(extent))
-                .filter(|&size| size <= MAX_BYTES);
-            if size.is_none() {
-                return self.error("the array is too large");
-            }
+        let element = size_of(head.ty) * head.width;
+        let mut extents = self.extents_of_array()?;
+        if head.width > 1 {
+            extents.push(Some(head.width));
         }
-        let init = if self.eat("=") {
-            let mut init = Initializer::default();
-            self.initializer(head.ty, &mut init, 0)?;
-            // `= {1, 2}` sizes `a[]`.
-            let given = init.bytes.len() as u64;
-            if unsized_array {
-                size = Some(given);
-                unsized_array = false;
-            }
-            let size = size.unwrap_or(given);
-            if given > size || size > MAX_INITIALISED {
-                return self.error("the initialiser is larger than the variable");
-            }
-            init.bytes.resize(size as usize, 0);
-            Some(init)
-        } else {
-            None
-        };
+        let mut init = None;
+        if self.is("=") {
+            let given = self.initializer(head.ty, &mut extents)?;
+            init = Some(given).filter(|_| head.ty != Type::Opaque);
+        }
+        let size = extents
+            .iter()
+            .try_fold(size_of(head.ty), |size, extent| Some(size * (*extent)?));
         Ok(Variable {
             name,
             space: head.space,
             ty: head.ty,
-            align: head.align.unwrap_or(element.next_power_of_two().min(16)),
-            size: if unsized_array { None } else { size },
+            align: head.align.unwrap_or(element),
+            size,
             init,
             is_extern,
             line,
         })
     }
 
-    fn initializer(&mut self, ty: Type, init: &mut Initializer, depth: u32) -> Result<()> {
-        if depth > MAX_DEPTH {
-            return self.error("the initialiser is nested too deeply");
-        }
-        if self.eat("{") {
-            while !self.eat("}") {
-                self.initializer(ty, init, depth + 1)?;
-                if !self.eat(",") {
-                    self.expect("}")?;
-                    return Ok(());
-                }
+    /// `[2][3]`; `None` for an empty first dimension. Their product is within [`MAX_BYTES`].
+    fn extents_of_array(&mut self) -> Result<Vec<Option<u64>>> {
+        let mut extents = Vec::new();
+        let mut product = 1u64;
+        while self.is("[") {
+            let line = self.line();
+            self.at += 1;
+            if extents.is_empty() && self.eat("]") {
+                extents.push(None);
+                continue;
             }
-            return Ok(());
-        }
-        match self.peek() {
-            Kind::Text(text) => {
-                self.at += 1;
-                init.bytes.extend_from_slice(text.as_bytes());
-                init.bytes.push(0);
+            let extent = self.constant()?;
+            self.expect("]")?;
+            // The largest element has 64 bytes.
+            match product.checked_mul(extent) {
+                Some(next) if next <= MAX_BYTES / 64 => product = next,
+                _ => return fail(line, "the array is too large"),
             }
-            Kind::F32(bits) => {
-                self.at += 1;
-                push(init, ty, bits.into());
-            }
-            Kind::F64(bits) => {
-                self.at += 1;
-                let narrow = f64::from_bits(bits) as f32;
-                push(
-                    init,
-                    ty,
-                    if ty == Type::F32 {
-                        narrow.to_bits().into()
-                    } else {
-                        bits
-                    },
-                );
-            }
-            Kind::Punct("-") if matches!(self.peek_at(1), Kind::F64(_)) => {
-                self.at += 1;
-                if let Kind::F64(bits) = self.advance() {
-                    let value = -f64::from_bits(bits);
-                    push(
-                        init,
-                        ty,
-                        if ty == Type::F32 {
-                            (value as f32).to_bits().into()
-                        } else {
-                            value.to_bits()
-                        },
-                    );
-                }
-            }
-            Kind::Word(word) if word != "WARP_SZ" => {
-                let at = init.bytes.len() as u64;
-                push(init, ty, 0);
-                let (symbol, addend, generic) = self.address_constant()?;
-                init.relocations.push((at, symbol, addend, generic));
-            }
-            _ => {
-                let value = self.constant()?;
-                push(init, ty, value);
+            extents.push(Some(extent));
+            if extents.len() > MAX_DIMENSIONS {
+                return fail(line, "the array has too many dimensions");
             }
         }
-        Ok(())
+        Ok(extents)
     }
-
-    /// `symbol`, `symbol + n` or `generic(symbol) + n`.
-    fn address_constant(&mut self) -> Result<(Symbol, i64, bool)> {
-        let word = self.word()?;
-        let generic = word == "generic";
-        let name = if generic {
-            self.expect("(")?;
-            let name = self.word()?;
-            self.expect(")")?;
-            name
-        } else {
-            word
-        };
-        let Some(symbol) = self.globals.get(name).cloned() else {
-            return self.error(format!("{name} is not declared"));
-        };
-        let addend = if self.is("+") || self.is("-") {
-            self.constant()? as i64
-        } else {
-            0
-        };
-        Ok((symbol, addend, generic))
-    }
-}
-
-/// Appends one element.
-fn push(init: &mut Initializer, ty: Type, bits: u64) {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&bits.to_le_bytes());
-    init.bytes.extend_from_slice(&bytes[..size_of(ty) as usize]);
 }
