@@ -227,7 +227,8 @@ pub enum Operand {
     Register(RegId),
     /// `!p`.
     NotRegister(RegId),
-    /// `r.b0`, `r.h1`, `r.b3210`: the bytes or halves that a video instruction takes, as written.
+    /// `r.b0`, `r.h1`, `-r`, `-r.b3`: the part of a register that a video instruction takes, or
+    /// its negative, as written but for the name.
     Part(RegId, Arc<str>),
     /// Integer literal, two's complement (`-1` is `u64::MAX`).
     Int(u64),

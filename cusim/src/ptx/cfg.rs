@@ -58,8 +58,8 @@ pub fn ranks(body: &Body) -> Vec<u32> {
     let mut ranks = vec![0; body.instructions.len()];
     let mut rank = 0;
     for block in graph.weak_topological_order() {
-        for at in graph.starts[block]..graph.starts[block + 1] {
-            ranks[at] = rank;
+        for place in &mut ranks[graph.starts[block]..graph.starts[block + 1]] {
+            *place = rank;
             rank += 1;
         }
     }
@@ -125,7 +125,8 @@ impl Graph {
                 parts.push(Part::Block(head));
                 if !rest.is_empty() {
                     regions += 1;
-                    rest.iter().for_each(|&block| search.region[block] = regions);
+                    rest.iter()
+                        .for_each(|&block| search.region[block] = regions);
                     parts.push(Part::Region(regions, self.successors[head].clone()));
                 }
             }

@@ -48,7 +48,10 @@ fn a_loop_ranks_before_what_follows_it_wherever_that_stands() {
     let [head, out, tail, back, leave] = r[..] else {
         panic!("{r:?}")
     };
-    assert!(tail < back && back < head && head < leave && leave < out, "{r:?}");
+    assert!(
+        tail < back && back < head && head < leave && leave < out,
+        "{r:?}"
+    );
 }
 
 #[test]
@@ -101,7 +104,10 @@ fn branch_tables_lead_to_every_target() {
 fn guards_decide_whether_the_next_instruction_follows() {
     let body = body("@p ret; @p trap; exit; bra e; @p bra e; e: ret;");
     let next: Vec<_> = (0..6).map(|at| successors(&body, at)).collect();
-    assert_eq!(next, [vec![1], vec![2], vec![], vec![5], vec![5, 5], vec![]]);
+    assert_eq!(
+        next,
+        [vec![1], vec![2], vec![], vec![5], vec![5, 5], vec![]]
+    );
 }
 
 /// A structured program.
@@ -302,7 +308,11 @@ fn by_rank(body: &Body, seed: u64) -> usize {
     let end = body.instructions.len();
     let mut at = [0; LANES];
     let mut steps = 0;
-    while let Some(&lowest) = at.iter().filter(|&&at| at < end).min_by_key(|&&at| ranks[at]) {
+    while let Some(&lowest) = at
+        .iter()
+        .filter(|&&at| at < end)
+        .min_by_key(|&&at| ranks[at])
+    {
         steps += 1;
         let instruction = &body.instructions[lowest];
         let target = branch_targets(body, instruction).first().copied();

@@ -117,10 +117,7 @@ impl<'a> Parser<'_, 'a> {
                 for variable in self.variables(false)? {
                     let symbol = Symbol::Local(builder.body.variables.len() as u32);
                     let name = Name::Symbol(symbol);
-                    at_line(
-                        variable.line,
-                        builder.scopes.declare(&variable.name, name),
-                    )?;
+                    at_line(variable.line, builder.scopes.declare(&variable.name, name))?;
                     builder.body.variables.push(variable);
                 }
                 Ok(())
@@ -233,6 +230,10 @@ impl<'a> Parser<'_, 'a> {
                     "call" if self.is("(") => self.arguments(builder)?,
                     _ => self.operand(builder, 0)?,
                 });
+                // The one modifier that stands behind an address.
+                if self.eat_dot("unified") {
+                    modifiers.push(self.intern("unified"));
+                }
                 if !self.eat(",") {
                     break;
                 }

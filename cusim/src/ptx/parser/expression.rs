@@ -12,7 +12,10 @@ const MAX_DEPTH: u32 = 64;
 #[derive(Clone, Copy)]
 pub(super) enum Value {
     /// 64 bits, and whether they are unsigned, which decides division and order.
-    Int { bits: u64, unsigned: bool },
+    Int {
+        bits: u64,
+        unsigned: bool,
+    },
     Float(f64),
 }
 

@@ -107,7 +107,12 @@ impl Parser<'_, '_> {
                 "maxclusterrank" | "abi_preserve" | "abi_preserve_control" => drop(self.int()?),
                 "reqnctapercluster" => drop(self.three()?),
                 "noreturn" | "explicitcluster" | "blocksareclusters" => {}
-                _ => return fail(line, format!("the directive .{directive} is not known here")),
+                _ => {
+                    return fail(
+                        line,
+                        format!("the directive .{directive} is not known here"),
+                    );
+                }
             }
         }
         Ok(())

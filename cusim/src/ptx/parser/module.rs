@@ -199,7 +199,8 @@ impl<'a> Parser<'_, 'a> {
     pub(super) fn add_function(&mut self, function: Function) -> Result<usize> {
         match self.globals.get(&function.name) {
             None => {}
-            Some(Symbol::Function(index)) if self.module.functions[*index as usize].body.is_none() =>
+            Some(Symbol::Function(index))
+                if self.module.functions[*index as usize].body.is_none() =>
             {
                 let index = *index as usize;
                 self.module.functions[index] = function;

@@ -1,6 +1,6 @@
 //! Operands of instructions.
 
-use super::super::ast::{AddressBase, Operand, RegId, Symbol};
+use super::super::ast::{AddressBase, Operand, RegId};
 use super::super::lexer::Kind;
 use super::body::Builder;
 use super::expression::Value;
@@ -60,12 +60,15 @@ impl<'a> Parser<'_, 'a> {
             return self.error("the operand is nested too deeply");
         }
         match self.peek() {
-            Kind::Punct("{") => Ok(Operand::Vector(self.list(builder, "{", "}", depth)?)),
+            Kind::Punct("{") => {
+                let vector = Operand::Vector(self.list(builder, "{", "}", depth)?);
+                self.pair(builder, vector)
+            }
             Kind::Punct("[") => self.address(builder, depth),
             Kind::Punct("!") if matches!(self.peek_at(1), Kind::Word(w) if w != "WARP_SZ") => {
                 self.at += 1;
                 let line = self.line();
-                match self.named(builder)? {
+                match self.named(builder, false)? {
                     Operand::Register(reg) => Ok(Operand::NotRegister(reg)),
                     _ => fail(line, "only a predicate can be negated"),
                 }
@@ -75,12 +78,17 @@ impl<'a> Parser<'_, 'a> {
                 Ok(Operand::F32(bits))
             }
             Kind::Word(word) if word != "WARP_SZ" => {
-                let first = self.named(builder)?;
-                if !self.eat("|") {
-                    return Ok(first);
+                let first = self.named(builder, depth == 0)?;
+                self.pair(builder, first)
+            }
+            Kind::Punct("-") if matches!(self.peek_at(1), Kind::Word(w) if w != "WARP_SZ") => {
+                self.at += 1;
+                let line = self.line();
+                match self.named(builder, false)? {
+                    Operand::Register(reg) => Ok(Operand::Part(reg, "-".into())),
+                    Operand::Part(reg, part) => Ok(Operand::Part(reg, format!("-{part}").into())),
+                    _ => fail(line, "only a register can have a sign"),
                 }
-                let second = self.named(builder)?;
-                Ok(Operand::Pair(Box::new(first), Box::new(second)))
             }
             Kind::Word(_)
             | Kind::Int(..)
@@ -91,6 +99,15 @@ impl<'a> Parser<'_, 'a> {
             }),
             _ => self.unexpected("an operand"),
         }
+    }
+
+    /// `d|p`, of which `d` has been read, or just `d`.
+    fn pair(&mut self, builder: &mut Builder, first: Operand) -> Result<Operand> {
+        if !self.eat("|") {
+            return Ok(first);
+        }
+        let second = self.named(builder, false)?;
+        Ok(Operand::Pair(Box::new(first), Box::new(second)))
     }
 
     /// `(a, b)` of a call.
@@ -119,8 +136,9 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    /// A name and what may follow it: a component, or an offset from a symbol.
-    fn named(&mut self, builder: &mut Builder) -> Result<Operand> {
+    /// A name and what may follow it: a component, or an offset from a symbol. Only a `whole`
+    /// operand can be a label, which may be declared later.
+    fn named(&mut self, builder: &mut Builder, whole: bool) -> Result<Operand> {
         let line = self.line();
         let name = self.word()?;
         if name == "_" {
@@ -135,10 +153,11 @@ impl<'a> Parser<'_, 'a> {
             }
             Some(Name::Label(_)) | None => match self.globals.get(name) {
                 Some(symbol) => symbol.clone(),
-                None => {
+                None if whole && (self.is(",") || self.is(";")) => {
                     let symbol = builder.scopes.refer_to_label(name, line);
                     return Ok(Operand::Symbol(symbol, 0));
                 }
+                None => return fail(line, format!("{name} is not declared")),
             },
         };
         if self.is("[") {
@@ -196,7 +215,7 @@ impl<'a> Parser<'_, 'a> {
             let number = name.strip_prefix(*family);
             number.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()))
         };
-        if SPECIAL_SCALARS.contains(&name) || SPECIAL_FAMILIES.iter().any(|f| numbered(&f)) {
+        if SPECIAL_SCALARS.contains(&name) || SPECIAL_FAMILIES.iter().any(numbered) {
             return Ok(Operand::Special(self.intern(name)));
         }
         fail(line, format!("{name} is not declared"))
@@ -207,12 +226,9 @@ impl<'a> Parser<'_, 'a> {
         self.expect("[")?;
         let line = self.line();
         let first = match self.peek() {
-            Kind::Word(word) if word != "WARP_SZ" => self.named(builder)?,
+            Kind::Word(word) if word != "WARP_SZ" => self.named(builder, false)?,
             _ => Operand::Int(self.constant()?),
         };
-        if matches!(first, Operand::Symbol(Symbol::Label(_), _)) {
-            return fail(line, "the address is that of nothing declared");
-        }
         if self.is(",") {
             let mut tuple = vec![first];
             while self.eat(",") {

@@ -132,8 +132,8 @@ impl Scopes {
         }
     }
 
-    /// The innermost meaning of a name; a label only if its scope is left before another of that
-    /// name can come, which [`Scopes::resolve`] knows.
+    /// The innermost meaning of a name, but for labels: a nearer one may follow, so that only
+    /// [`Scopes::resolve`] knows which is meant.
     pub(super) fn find(&self, name: &str) -> Option<Name> {
         let (prefix, number) = member(name);
         let mut at = Some(self.current);
