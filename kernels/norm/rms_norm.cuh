@@ -91,6 +91,27 @@ __device__ __forceinline__ float row_sum(float x, float *partials) {
     return lanes_sum<Traits::kWarps>(warp < lanes / kWarpSize ? partials[warp] : 0.0f);
 }
 
+/*
+ * x / y and 1 / sqrt(x). 16-bit results hide the last bit of the approximations; for f32 results a Newton step corrects it,
+ * except where the step itself is not finite: at 0 and infinity the approximations are exact.
+ */
+template <class T>
+__device__ __forceinline__ float quotient(float x, float y) {
+    const float inverse = ptx::rcp_approx_ftz(y);
+    const float q = x * inverse;
+    if constexpr (sizeof(T) == 2) return q;
+    const float rest = fmaf(-q, y, x);
+    return fabsf(rest) <= FLT_MAX ? fmaf(rest, inverse, q) : q;
+}
+template <class T>
+__device__ __forceinline__ float inverse_root(float x) {
+    const float r = ptx::rsqrt_approx(x);
+    if constexpr (sizeof(T) == 2) return r;
+    const float root = x * r;
+    const float rest = fmaf(-fmaf(x, r, -root), r, fmaf(-root, r, 1.0f));
+    return fabsf(rest) <= FLT_MAX ? fmaf(0.5f * r, rest, r) : r;
+}
+
 /* Where a row lies. */
 template <class Traits>
 struct RmsNormRow {
@@ -223,8 +244,7 @@ private:
 
 /* The whole operation in plain loops for rows that must be scaled by a power of two; `scale` is 1 for others in their warp. */
 template <class Traits>
-__device__ __forceinline__ void rms_norm_scaled(const fflash_rms_norm_params &params, float scale, float per_column,
-                                                float *partials) {
+__device__ __forceinline__ void rms_norm_scaled(const fflash_rms_norm_params &params, float scale, float *partials) {
     using T = typename Traits::T;
     const RmsNormRow<Traits> row = RmsNormRow<Traits>::of(params);
     const auto load = [&](float(&x)[Traits::kWidth], int c) {
@@ -237,8 +257,8 @@ __device__ __forceinline__ void rms_norm_scaled(const fflash_rms_norm_params &pa
         load(x, c);
         add_squares(sum, x);
     }
-    const float mean = row_sum<Traits>(sum, partials) * per_column;
-    const float inverse = ptx::rsqrt_approx(mean + params.eps * scale * scale);
+    const float mean = quotient<T>(row_sum<Traits>(sum, partials), float(params.width)) + params.eps * scale * scale;
+    const float inverse = inverse_root<T>(mean);
     for (int c = threadIdx.x; c < row.chunks; c += blockDim.x) {
         load(x, c);
         row.out[c] = params.weight_offset == 0.0f ? normalised<T, false>(x, inverse, row.weight[c])
@@ -248,21 +268,22 @@ __device__ __forceinline__ void rms_norm_scaled(const fflash_rms_norm_params &pa
 
 template <class Traits>
 __device__ __forceinline__ void rms_norm(const fflash_rms_norm_params &params) {
+    using T = typename Traits::T;
     using Row = RmsNormRow<Traits>;
     extern __shared__ __align__(16) unsigned char kept[];
     __shared__ float partials[2][Traits::kWarps];
     RmsNormShare<Traits> share(Row::of(params), reinterpret_cast<typename Row::Chunk *>(kept));
 
-    const float per_column = ptx::rcp_approx_ftz(float(params.width));
-    const float mean = row_sum<Traits>(share.squares(), partials[0]) * per_column + params.eps;
+    const float sum = row_sum<Traits>(share.squares(), partials[0]);
+    const float mean = quotient<T>(sum, float(params.width)) + params.eps;
     if constexpr (!Traits::kSquaresFit) {
         const bool fits = mean >= Traits::kSmallest && mean <= FLT_MAX;
         if (__any_sync(kFullWarp, !fits)) {
             const float scale = fits ? 1.0f : mean < Traits::kSmallest ? Traits::kScaleUp : Traits::kScaleDown;
-            return rms_norm_scaled<Traits>(params, scale, per_column, partials[1]);
+            return rms_norm_scaled<Traits>(params, scale, partials[1]);
         }
     }
-    const float inverse = ptx::rsqrt_approx(mean);
+    const float inverse = inverse_root<T>(mean);
     if (params.weight_offset == 0.0f) {
         share.template store<false>(inverse);
     } else {
