@@ -1,5 +1,6 @@
 //! The traps of PTX syntax. What is accepted and what constants come to was checked against ptxas.
 
+mod compiled;
 mod constants;
 mod errors;
 mod functions;
