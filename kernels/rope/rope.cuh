@@ -12,8 +12,8 @@
  *         The narrow variant, for extents, strides and addresses that do not allow 16-byte chunks, has one pair a thread.
  *
  * Shared memory, dynamic: [tokens][2][rotary_pairs] f32, cos and sin of every pair, computed once per token and block, at most
- * 16 KiB. A thread keeps those of its pairs in registers for all heads. One barrier, between computing and reading
- * them; the first heads are loaded before it.
+ * 16 KiB. A thread keeps those of its pairs in registers for all heads; reading them, once, conflicts two ways half-split
+ * and not at all interleaved. One barrier, between computing and reading them; the first heads are loaded before it.
  *
  * Angles: turns[p] is the angle per position as a 64-bit fraction of a turn (rounded to nearest by the host), so position *
  * turns[p] modulo 2^64 is the fraction of a turn with an error below position / 2^65: 4e-10 radians at position 2^31. It is
