@@ -115,8 +115,9 @@ fn guards_decide_whether_the_next_instruction_follows() {
 enum Node {
     Work,
     If(Vec<Node>, Vec<Node>),
-    /// Runs once at least, again while its own condition holds.
-    Loop(Vec<Node>),
+    /// Runs once at least, again while a condition at its end holds; whether `continue` goes back
+    /// to the beginning without that condition.
+    Loop(bool, Vec<Node>),
     /// These three happen to the lanes for which a condition holds.
     Break,
     Continue,
@@ -134,7 +135,7 @@ fn program() -> impl Strategy<Value = Vec<Node>> {
         let list = prop::collection::vec(inner, 0..4);
         prop_oneof![
             (list.clone(), list.clone()).prop_map(|(yes, no)| Node::If(yes, no)),
-            list.prop_map(Node::Loop),
+            (any::<bool>(), list).prop_map(|(back, inside)| Node::Loop(back, inside)),
         ]
     });
     prop::collection::vec(node, 1..5)
@@ -171,12 +172,12 @@ impl Writer {
                     self.list(no);
                     self.line(format_args!("L{join}:"));
                 }
-                (Node::Loop(inside), _) => {
+                (Node::Loop(back, inside), _) => {
                     let (head, next, out) = (self.label(), self.label(), self.label());
                     // Without an instruction of its own, an outer loop would begin where an inner
                     // one does, and the two would be one loop with two ways back.
                     self.line(format_args!("L{head}: bar.sync 0;"));
-                    self.loops.push((next, out));
+                    self.loops.push((if *back { head } else { next }, out));
                     self.list(inside);
                     self.loops.pop();
                     self.line(format_args!("L{next}: @p bra L{head}; L{out}:"));
@@ -253,17 +254,19 @@ impl Structured {
                     stayed.extend(jumped);
                     (at, lanes) = (end, stayed);
                 }
-                Node::Loop(inside) => {
+                Node::Loop(back, inside) => {
                     let mut out = Vec::new();
                     loop {
                         self.count(&lanes);
                         let mut inner = Left::default();
                         let (end, mut on) = self.list(inside, here + 1, lanes, true, &mut inner);
-                        on.append(&mut inner.continued);
+                        if !back {
+                            on.append(&mut inner.continued);
+                        }
                         out.append(&mut inner.broke);
                         let (again, done) = self.step(&on, end);
                         out.extend(done);
-                        lanes = again;
+                        lanes = [again, inner.continued].concat();
                         at = end + 1;
                         if lanes.is_empty() {
                             break;
