@@ -9,6 +9,10 @@ use super::{Parser, Result, fail};
 
 impl<'a> Parser<'_, 'a> {
     pub(super) fn module(&mut self) -> Result<()> {
+        self.version()?;
+        if self.peek() != Kind::Dot("target") {
+            return self.unexpected("`.target`");
+        }
         loop {
             match self.peek() {
                 Kind::End => break,
@@ -22,7 +26,6 @@ impl<'a> Parser<'_, 'a> {
 
     fn directive(&mut self, directive: &'a str) -> Result<()> {
         match directive {
-            "version" => self.version(),
             "target" => self.target(),
             "address_size" => {
                 self.at += 1;
@@ -40,9 +43,11 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    /// The lexer reads `9.0` as a float.
+    /// What a module starts with. The lexer reads `9.0` as a float.
     fn version(&mut self) -> Result<()> {
-        self.at += 1;
+        if !self.eat_dot("version") {
+            return self.unexpected("`.version`");
+        }
         let Kind::F64(bits) = self.peek() else {
             return self.unexpected("a version");
         };

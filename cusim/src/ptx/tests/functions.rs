@@ -12,6 +12,26 @@ fn the_header_is_read() {
 }
 
 #[test]
+fn a_module_without_its_header_is_refused() {
+    for (text, message) in [
+        ("", "expected `.version`, found the end of the text"),
+        (".target sm_80", "expected `.version`, found `.target`"),
+        (".version 9", "expected a version, found 9"),
+        (
+            ".version 9.0 .entry k() { ret; }",
+            "expected `.target`, found `.entry`",
+        ),
+        (
+            ".version 9.0 .target sm_80 .version 9.0",
+            "the directive .version is not known here",
+        ),
+        ("not PTX at all", "expected `.version`, found `not`"),
+    ] {
+        assert_eq!(parse(text).expect_err(text).message, message);
+    }
+}
+
+#[test]
 fn parameters_keep_their_own_alignment() {
     let module = module(
         ".visible .entry k(.param .u64 .ptr .global .align 1 a, .param .align 8 .b8 b[136],\n\
