@@ -110,24 +110,29 @@ impl Graph {
         let mut regions = 0;
         // What is still to be ordered, the next part last.
         let entry = (count > 0).then_some(0);
-        let mut parts = vec![Part::Region(regions, Vec::from_iter(entry))];
+        let mut parts = vec![Part::Region(regions, Vec::from_iter(entry), 0)];
         while let Some(part) = parts.pop() {
-            let (region, roots) = match part {
+            let (region, roots, depth) = match part {
                 Part::Block(block) => {
                     order.push(block);
                     continue;
                 }
-                Part::Region(region, roots) => (region, roots),
+                Part::Region(region, roots, depth) => (region, roots, depth),
             };
             for component in search.components(region, &roots) {
                 // A search comes upon a loop at its entry.
                 let (head, rest) = (component[0], &component[1..]);
                 parts.push(Part::Block(head));
-                if !rest.is_empty() {
+                if depth == MAX_NESTING {
+                    let mut rest = rest.to_vec();
+                    rest.sort_unstable_by(|a, b| b.cmp(a));
+                    parts.extend(rest.into_iter().map(Part::Block));
+                } else if !rest.is_empty() {
                     regions += 1;
                     rest.iter()
                         .for_each(|&block| search.region[block] = regions);
-                    parts.push(Part::Region(regions, self.successors[head].clone()));
+                    let roots = self.successors[head].clone();
+                    parts.push(Part::Region(regions, roots, depth + 1));
                 }
             }
         }
@@ -138,11 +143,15 @@ impl Graph {
     }
 }
 
+/// Loops nest no deeper in any real program. Inside deeper ones the order is that of the text, so
+/// that the time stays linear.
+const MAX_NESTING: usize = 256;
+
 /// A part of the order.
 enum Part {
     Block(usize),
-    /// The blocks of a region, all of which can be reached from these.
-    Region(usize, Vec<usize>),
+    /// The blocks of a region, all of which can be reached from these, and in how many loops.
+    Region(usize, Vec<usize>, usize),
 }
 
 /// Strongly connected components of parts of a graph (Tarjan, "Depth-first search and linear graph

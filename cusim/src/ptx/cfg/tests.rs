@@ -85,6 +85,27 @@ fn irreducible_graphs_have_ranks() {
 }
 
 #[test]
+fn loops_nested_without_end_have_ranks() {
+    let count = 20_000;
+    let heads: String = (0..count).map(|n| format!("L{n}: bar.sync 0;\n")).collect();
+    let backs: String = (0..count)
+        .rev()
+        .map(|n| format!("@p bra L{n};\n"))
+        .collect();
+    let mut r = ranks_of(&(heads + &backs));
+    assert!(
+        r[count - 1] < r[count],
+        "inside, the order is that of the text"
+    );
+    assert!(
+        r[100] > r[101] && r[100] > r[2 * count - 102],
+        "heads rank last"
+    );
+    r.sort_unstable();
+    assert!(r.into_iter().eq(0..2 * count as u32));
+}
+
+#[test]
 fn code_that_nothing_leads_to_ranks_last() {
     assert_eq!(ranks_of("bra b; bar.sync 0; bra b; b: ret;"), [0, 2, 3, 1]);
 }
