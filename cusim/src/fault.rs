@@ -27,7 +27,7 @@ pub enum FaultKind {
 /// Where in a kernel an instruction stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Site {
-    /// The instruction as written, without its operands.
+    /// The instruction as it could be written.
     pub instruction: String,
     /// `file:line` of the CUDA source, where the module says (`-lineinfo`).
     pub source: Option<String>,

@@ -1,587 +1,462 @@
-//! Loads, stores, atomics and asynchronous copies, with every check.
+//! Loads and stores, with every check.
 
-use super::cta::Env;
-use super::run::{put, value};
-use super::shadow::Conflict;
+use super::address::{self, Place, Targets};
+use super::cta::{Env, Words};
+use super::report;
 use super::warp::{Warp, lanes_of};
-use crate::fault::{Fault, FaultKind};
-use crate::memory::GLOBAL_BASE;
-use crate::program::op::{Access, Address, Atomic, CopyAsync, Reg, Space};
-use crate::program::window;
+use crate::fault::Fault;
+use crate::program::op::{Access, Order, Reg};
 
-/// The most bytes one lane accesses at once.
-const MAX_BYTES: usize = 32;
-
-/// A place in one space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Global(u64),
-    Shared(u64),
-    Local(u64),
-    Param(u64),
-    /// An address that no window holds.
-    Wild(u64),
-}
-
-type Outcome<T> = Result<T, Box<Fault>>;
-
-/// One lane's access, for checks and reports.
-#[derive(Clone, Copy)]
-struct Lane<'a> {
-    warp: &'a Warp,
-    pc: usize,
-    lane: usize,
-    place: Place,
-    bytes: usize,
-}
+pub(super) type Outcome<T> = Result<T, Box<Fault>>;
 
 pub(super) fn load(
     warp: &mut Warp,
     env: &mut Env<'_>,
-    access: &Access,
+    load: &Access,
     pc: usize,
     mask: u32,
 ) -> Outcome<()> {
-    let bytes = access.width * access.regs.len();
-    let mut values = [[0u64; 32]; 8];
-    let mut seen = Seen::default();
-    let mut hint = warp.hint;
-    for lane in lanes_of(mask) {
-        let place = place_of(warp, access.space, access.address, lane);
-        let mut buffer = [0u8; MAX_BYTES];
-        let at = Lane {
-            warp,
-            pc,
-            lane,
-            place,
-            bytes,
-        };
-        read(env, at, &mut buffer[..bytes], &mut hint)?;
-        seen.add(place);
-        for (element, chunk) in buffer[..bytes].chunks_exact(access.width).enumerate() {
-            values[element][lane] = extend(chunk, access.signed);
-        }
+    let bytes = load.width * load.regs.len();
+    let at = address::addresses(warp, load.address);
+    let mut rest = mask;
+    while rest != 0 {
+        let targets = address::next_targets(load.space, &at, &mut rest);
+        read(warp, env, &targets, bytes, pc, load.order)?;
     }
-    warp.hint = hint;
-    seen.count(env, false, bytes);
-    for (values, reg) in values.iter().zip(&access.regs) {
-        if let Some(reg) = reg {
-            put(warp, *reg, values, mask);
-        }
-    }
+    deposit(warp, &env.words, load, mask);
     Ok(())
 }
 
 pub(super) fn store(
     warp: &mut Warp,
     env: &mut Env<'_>,
-    access: &Access,
+    store: &Access,
     pc: usize,
     mask: u32,
 ) -> Outcome<()> {
-    let bytes = access.width * access.regs.len();
-    let mut seen = Seen::default();
-    let mut hint = warp.hint;
-    for lane in lanes_of(mask) {
-        let place = place_of(warp, access.space, access.address, lane);
-        let mut buffer = [0u8; MAX_BYTES];
-        for (chunk, reg) in buffer[..bytes]
-            .chunks_exact_mut(access.width)
-            .zip(&access.regs)
-        {
-            let value = reg.map_or(0, |reg| value(warp, reg, lane));
-            chunk.copy_from_slice(&value.to_le_bytes()[..access.width]);
-        }
-        match place {
-            Place::Local(offset) => store_local(warp, env, (pc, lane), offset, &buffer[..bytes])?,
-            _ => write(
-                env,
-                Lane {
-                    warp,
-                    pc,
-                    lane,
-                    place,
-                    bytes,
-                },
-                &buffer[..bytes],
-                &mut hint,
-            )?,
-        }
-        seen.add(place);
+    let bytes = store.width * store.regs.len();
+    collect(warp, &mut env.words, store);
+    let at = address::addresses(warp, store.address);
+    let mut rest = mask;
+    while rest != 0 {
+        let targets = address::next_targets(store.space, &at, &mut rest);
+        write(warp, env, &targets, bytes, pc, store.order)?;
     }
-    warp.hint = hint;
-    seen.count(env, true, bytes);
+    env.changed();
     Ok(())
 }
 
-/// Lanes take their turns in order.
-pub(super) fn atomic(
+/// Reads `bytes` bytes for every lane of `targets` into `env.words`.
+pub(super) fn read(
     warp: &mut Warp,
     env: &mut Env<'_>,
-    atomic: &Atomic,
+    targets: &Targets,
+    bytes: usize,
     pc: usize,
-    mask: u32,
+    order: Order,
 ) -> Outcome<()> {
-    let bytes = atomic.width;
-    let mut old_values = [0u64; 32];
-    let mut seen = Seen::default();
-    let mut hint = warp.hint;
-    for lane in lanes_of(mask) {
-        let place = place_of(warp, atomic.space, atomic.address, lane);
-        let at = Lane {
-            warp,
-            pc,
-            lane,
-            place,
-            bytes,
-        };
-        if !matches!(place, Place::Global(_) | Place::Shared(_)) {
-            return Err(illegal(
-                env,
-                at,
-                "an atomic operation outside global and shared memory",
-            ));
-        }
-        let mut buffer = [0u8; 8];
-        read(env, at, &mut buffer[..bytes], &mut hint)?;
-        let old = u64::from_le_bytes(buffer);
-        let operand = value(warp, atomic.operand, lane);
-        let second = atomic.second.map_or(0, |reg| value(warp, reg, lane));
-        let new = (atomic.f)(old, operand, second);
-        write(env, at, &new.to_le_bytes()[..bytes], &mut hint)?;
-        old_values[lane] = old;
-        seen.add(place);
-    }
-    warp.hint = hint;
-    seen.count(env, true, bytes);
-    if let Some(reg) = atomic.dest {
-        put(warp, reg, &old_values, mask);
-    }
-    Ok(())
-}
-
-pub(super) fn copy_async(
-    warp: &mut Warp,
-    env: &mut Env<'_>,
-    copy: &CopyAsync,
-    pc: usize,
-    mask: u32,
-) -> Outcome<()> {
-    let mut seen = Seen::default();
-    let mut hint = warp.hint;
-    let ignored = copy.ignore.map_or(0, |predicate| warp.predicate(predicate));
-    for lane in lanes_of(mask) {
-        let wanted = copy
-            .source_size
-            .map_or(copy.size, |slot| warp.w[slot as usize][lane] as usize);
-        let wanted = if ignored >> lane & 1 == 1 { 0 } else { wanted };
-        if wanted > copy.size {
-            let message = format!("a copy of {wanted} bytes into {}", copy.size);
-            return Err(env.fault(FaultKind::Undefined, message, warp, pc, 1 << lane));
-        }
-        let mut data = [0u8; 16];
-        let source = place_of(warp, Space::Global, copy.src, lane);
-        if wanted > 0 {
-            let at = Lane {
-                warp,
-                pc,
-                lane,
-                place: source,
-                bytes: copy.size,
-            };
-            check_aligned(env, at)?;
-            read(
-                env,
-                Lane {
-                    bytes: wanted,
-                    ..at
-                },
-                &mut data[..wanted],
-                &mut hint,
-            )?;
-            seen.add(source);
-            env.counters.copy_async_bytes += wanted as u64;
-        }
-        let place = place_of(warp, Space::Shared, copy.dst, lane);
-        let at = Lane {
-            warp,
-            pc,
-            lane,
-            place,
-            bytes: copy.size,
-        };
-        check_aligned(env, at)?;
-        let offset = shared_offset(env, at)?;
-        let begun = env
-            .shared
-            .shadow
-            .begin_copy(warp.index, pc, offset, copy.size);
-        begun.map_err(|conflict| conflict_fault(env, at, conflict))?;
-        warp.copies.issue(lane, offset as u32, data, copy.size);
-    }
-    warp.hint = hint;
-    seen.count(env, false, copy.size);
-    Ok(())
-}
-
-/// Completes the copies that the lanes of `mask` wait for.
-pub(super) fn land(warp: &mut Warp, env: &mut Env<'_>, mask: u32, pending: Option<u32>, pc: usize) {
-    for copy in warp.copies.wait(mask, pending) {
-        let (offset, len) = (copy.offset as usize, usize::from(copy.len));
-        env.shared.data[offset..offset + len].copy_from_slice(&copy.data[..len]);
-        env.shared.shadow.end_copy(warp.index, pc, offset, len);
-    }
-}
-
-/// Rows of an `ldmatrix`: 16 bytes of shared memory for each of these lanes.
-pub(super) fn load_row(
-    warp: &Warp,
-    env: &mut Env<'_>,
-    address: Address,
-    pc: usize,
-    lane: usize,
-) -> Outcome<(u32, [u8; 16])> {
-    let place = match place_of(warp, Space::Generic, address, lane) {
-        Place::Shared(offset) => Place::Shared(offset),
-        _ => place_of(warp, Space::Shared, address, lane),
-    };
-    let mut row = [0; 16];
-    read(
-        env,
-        Lane {
-            warp,
-            pc,
-            lane,
-            place,
-            bytes: 16,
-        },
-        &mut row,
-        &mut 0,
-    )?;
-    let Place::Shared(offset) = place else {
-        return Ok((0, row));
-    };
-    Ok((offset as u32, row))
-}
-
-fn place_of(warp: &Warp, space: Space, address: Address, lane: usize) -> Place {
-    let base = address.base.map_or(0, |reg| value(warp, reg, lane));
-    let mut address_ = base.wrapping_add_signed(address.offset);
-    if matches!(address.base, Some(Reg::W(_))) {
-        address_ &= 0xffff_ffff;
-    }
-    match space {
-        Space::Global | Space::Const => Place::Global(address_),
-        Space::Shared => Place::Shared(address_),
-        Space::Local => Place::Local(address_),
-        Space::Param => Place::Param(address_),
-        Space::Generic => {
-            let inside = |base: u64| address_.wrapping_sub(base) < window::SIZE;
-            if address_ >= GLOBAL_BASE {
-                Place::Global(address_)
-            } else if inside(window::SHARED) {
-                Place::Shared(address_ - window::SHARED)
-            } else if inside(window::LOCAL) {
-                Place::Local(address_ - window::LOCAL)
-            } else if inside(window::PARAM) {
-                Place::Param(address_ - window::PARAM)
-            } else {
-                Place::Wild(address_)
-            }
-        }
-    }
-}
-
-/// The value of little-endian bytes.
-fn extend(bytes: &[u8], signed: bool) -> u64 {
-    let mut buffer = [0; 8];
-    buffer[..bytes.len()].copy_from_slice(bytes);
-    let value = u64::from_le_bytes(buffer);
-    let unused = 64 - 8 * bytes.len() as u32;
-    if signed {
-        ((value << unused) as i64 >> unused) as u64
-    } else {
-        value
-    }
-}
-
-#[inline]
-fn read(env: &mut Env<'_>, at: Lane<'_>, out: &mut [u8], hint: &mut usize) -> Outcome<()> {
-    check_aligned(env, at)?;
-    match at.place {
-        Place::Global(address) => {
-            let Some(index) = env.memory.locate(address, at.bytes as u64, hint) else {
-                return Err(illegal(env, at, "reads outside of every allocation"));
-            };
-            let allocation = env.memory.allocation(index);
-            let written = allocation.load((address - allocation.base()) as usize, out);
-            if !written && env.config.options.checks.init {
-                return Err(uninitialised(
-                    env,
-                    at,
-                    "reads global memory that was never written",
-                ));
-            }
-        }
-        Place::Shared(_) => {
-            let offset = shared_offset(env, at)?;
-            out.copy_from_slice(&env.shared.data[offset..offset + at.bytes]);
-            let init = env.config.options.checks.init;
-            let noted = env
-                .shared
-                .shadow
-                .read(at.warp.index, at.pc, offset, at.bytes, init);
-            noted.map_err(|conflict| conflict_fault(env, at, conflict))?;
-        }
-        Place::Local(offset) => {
-            let range = local_range(env, at, offset)?;
-            out.copy_from_slice(&at.warp.local[range.clone()]);
-            if !at.warp.local_written.all(range) && env.config.options.checks.init {
-                return Err(uninitialised(
-                    env,
-                    at,
-                    "reads local memory that was never written",
-                ));
-            }
-        }
-        Place::Param(offset) => {
-            let params = env.config.params;
-            let range = usize::try_from(offset).ok().and_then(|start| {
-                let range = start..start.checked_add(at.bytes)?;
-                params.get(range)
-            });
-            match range {
-                Some(bytes) => out.copy_from_slice(bytes),
-                None => return Err(illegal(env, at, "reads past the kernel's parameters")),
-            }
-        }
-        Place::Wild(_) => return Err(illegal(env, at, "reads an address of no state space")),
-    }
-    Ok(())
-}
-
-#[inline]
-fn write(env: &mut Env<'_>, at: Lane<'_>, bytes: &[u8], hint: &mut usize) -> Outcome<()> {
-    check_aligned(env, at)?;
-    match at.place {
-        Place::Global(address) => {
-            let Some(index) = env.memory.locate(address, at.bytes as u64, hint) else {
-                return Err(illegal(env, at, "writes outside of every allocation"));
-            };
-            let allocation = env.memory.allocation_mut(index);
-            let offset = (address - allocation.base()) as usize;
-            allocation.store(offset, bytes);
-        }
-        Place::Shared(_) => {
-            let offset = shared_offset(env, at)?;
-            let noted = env
-                .shared
-                .shadow
-                .write(at.warp.index, at.pc, offset, at.bytes);
-            noted.map_err(|conflict| conflict_fault(env, at, conflict))?;
-            env.shared.data[offset..offset + at.bytes].copy_from_slice(bytes);
-        }
-        Place::Param(_) => return Err(illegal(env, at, "writes to the kernel's parameters")),
-        _ => return Err(illegal(env, at, "writes an address of no state space")),
-    }
-    Ok(())
-}
-
-fn store_local(
-    warp: &mut Warp,
-    env: &Env<'_>,
-    (pc, lane): (usize, usize),
-    offset: u64,
-    bytes: &[u8],
-) -> Outcome<()> {
-    let at = Lane {
-        warp,
+    let access = report::Access {
+        warp: warp.index,
         pc,
-        lane,
-        place: Place::Local(offset),
-        bytes: bytes.len(),
+        targets,
+        bytes,
     };
-    check_aligned(env, at)?;
-    let range = local_range(env, at, offset)?;
-    warp.local[range.clone()].copy_from_slice(bytes);
-    warp.local_written.set(range);
+    let misaligned = targets.misaligned(bytes);
+    if misaligned != 0 {
+        return Err(access.misaligned(env, misaligned));
+    }
+    match targets.place {
+        Place::Global => read_global(warp, env, access)?,
+        Place::Shared => read_shared(env, access, order != Order::Weak)?,
+        Place::Local => read_local(warp, env, access)?,
+        Place::Param => {
+            check_bounds(env, access, "reads")?;
+            let params = env.config.params;
+            gather(params, targets, 0, bytes, &mut env.words);
+        }
+        Place::Nowhere => return Err(access.illegal(env, "reads", targets.lanes)),
+    }
+    synchronize(env, access, order);
     Ok(())
 }
 
-fn local_range(env: &Env<'_>, at: Lane<'_>, offset: u64) -> Outcome<std::ops::Range<usize>> {
-    let size = u64::from(env.kernel.local_bytes());
-    if offset > size || at.bytes as u64 > size - offset {
-        return Err(illegal(
-            env,
-            at,
-            "accesses local memory outside of the thread's variables",
-        ));
-    }
-    let start = at.lane * size as usize + offset as usize;
-    Ok(start..start + at.bytes)
-}
-
-fn shared_offset(env: &Env<'_>, at: Lane<'_>) -> Outcome<usize> {
-    let Place::Shared(offset) = at.place else {
-        return Err(illegal(env, at, "is not in shared memory"));
+/// Writes `bytes` bytes for every lane of `targets` from `env.words`.
+pub(super) fn write(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    targets: &Targets,
+    bytes: usize,
+    pc: usize,
+    order: Order,
+) -> Outcome<()> {
+    let access = report::Access {
+        warp: warp.index,
+        pc,
+        targets,
+        bytes,
     };
-    let size = env.shared.data.len() as u64;
-    if offset > size || at.bytes as u64 > size - offset {
-        return Err(illegal(
-            env,
-            at,
-            "accesses shared memory past the block's own",
-        ));
+    let misaligned = targets.misaligned(bytes);
+    if misaligned != 0 {
+        return Err(access.misaligned(env, misaligned));
     }
-    Ok(offset as usize)
+    match targets.place {
+        Place::Global => write_global(warp, env, access)?,
+        Place::Shared => write_shared(env, access, order != Order::Weak)?,
+        Place::Local => write_local(warp, env, access)?,
+        Place::Param | Place::Nowhere => {
+            return Err(access.illegal(env, "writes", targets.lanes));
+        }
+    }
+    synchronize(env, access, order);
+    Ok(())
 }
 
-/// An access must be aligned to all its bytes (PTX ISA, "Addresses as Operands").
-#[inline]
-fn check_aligned(env: &Env<'_>, at: Lane<'_>) -> Outcome<()> {
-    let address = raw(at.place);
-    let required = (at.bytes as u64).next_power_of_two();
-    if address.is_multiple_of(required) {
+/// Accesses with an order pass on, or take over, what is known of other warps.
+fn synchronize(env: &mut Env<'_>, access: report::Access<'_>, order: Order) {
+    if order == Order::Weak {
+        return;
+    }
+    let acquires = matches!(order, Order::Acquire | Order::AcquireRelease);
+    let releases = matches!(order, Order::Release | Order::AcquireRelease);
+    for lane in lanes_of(access.targets.lanes) {
+        let address = access.targets.at[lane];
+        let shadow = &mut env.shared.shadow;
+        shadow.synchronize(access.warp, address, acquires, releases);
+    }
+}
+
+fn read_global(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
+    let (targets, bytes) = (access.targets, access.bytes);
+    env.counters.global(false, targets, bytes);
+    let (low, high) = targets.bounds();
+    let span = high - low + bytes as u64;
+    let init = env.config.options.checks.init;
+    let Some(index) = env.memory.locate(low, span, &mut warp.hint) else {
+        return read_scattered(warp, env, access);
+    };
+    let allocation = env.memory.allocation(index);
+    let base = allocation.base();
+    let first = (low - base) as usize;
+    if init && !allocation.is_written(first, span as usize) {
+        let unwritten =
+            targets.lanes_where(|at| !allocation.is_written((at - base) as usize, bytes));
+        if unwritten != 0 {
+            return Err(access.uninitialized(env, unwritten));
+        }
+    }
+    gather(allocation.bytes(), targets, base, bytes, &mut env.words);
+    Ok(())
+}
+
+/// Lanes that read from several allocations, or from none.
+fn read_scattered(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
+    let (targets, bytes) = (access.targets, access.bytes);
+    let missing = missing(warp, env, access);
+    if missing != 0 {
+        return Err(access.illegal(env, "reads", missing));
+    }
+    for lane in lanes_of(targets.lanes) {
+        let at = targets.at[lane];
+        let Some(index) = env.memory.locate(at, bytes as u64, &mut warp.hint) else {
+            continue;
+        };
+        let allocation = env.memory.allocation(index);
+        let base = allocation.base();
+        let is_written = allocation.is_written((at - base) as usize, bytes);
+        if !is_written && env.config.options.checks.init {
+            return Err(access.uninitialized(env, 1 << lane));
+        }
+        let one = Targets {
+            lanes: 1 << lane,
+            ..*targets
+        };
+        gather(allocation.bytes(), &one, base, bytes, &mut env.words);
+    }
+    Ok(())
+}
+
+/// Lanes whose bytes are in no allocation.
+fn missing(warp: &mut Warp, env: &Env<'_>, access: report::Access<'_>) -> u32 {
+    let bytes = access.bytes as u64;
+    let hint = &mut warp.hint;
+    access
+        .targets
+        .lanes_where(|at| env.memory.locate(at, bytes, hint).is_none())
+}
+
+fn write_global(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
+    let (targets, bytes) = (access.targets, access.bytes);
+    env.counters.global(true, targets, bytes);
+    let (low, high) = targets.bounds();
+    let span = high - low + bytes as u64;
+    if let Some(index) = env.memory.locate(low, span, &mut warp.hint) {
+        let allocation = env.memory.allocation_mut(index);
+        let base = allocation.base();
+        let dense = targets.lanes.count_ones() as usize * bytes == span as usize
+            && is_dense(targets, bytes);
+        if dense {
+            allocation.mark((low - base) as usize, span as usize);
+        } else {
+            for lane in lanes_of(targets.lanes) {
+                allocation.mark((targets.at[lane] - base) as usize, bytes);
+            }
+        }
+        scatter(allocation.bytes_mut(), targets, base, bytes, &env.words);
         return Ok(());
     }
-    let message = format!(
-        "accesses {} bytes at an address that is no multiple of them",
-        at.bytes
-    );
-    Err(located(env, at, FaultKind::MisalignedAddress, message))
-}
-
-fn raw(place: Place) -> u64 {
-    match place {
-        Place::Global(address)
-        | Place::Shared(address)
-        | Place::Local(address)
-        | Place::Param(address)
-        | Place::Wild(address) => address,
+    let missing = missing(warp, env, access);
+    if missing != 0 {
+        return Err(access.illegal(env, "writes", missing));
     }
-}
-
-#[cold]
-fn illegal(env: &Env<'_>, at: Lane<'_>, what: &str) -> Box<Fault> {
-    located(env, at, FaultKind::IllegalAddress, what.to_owned())
-}
-
-#[cold]
-fn uninitialised(env: &Env<'_>, at: Lane<'_>, what: &str) -> Box<Fault> {
-    located(env, at, FaultKind::Uninitialized, what.to_owned())
-}
-
-#[cold]
-fn conflict_fault(env: &Env<'_>, at: Lane<'_>, conflict: Conflict) -> Box<Fault> {
-    let place = Place::Shared(conflict.offset as u64);
-    let mut fault = located(
-        env,
-        Lane { place, ..at },
-        conflict.kind,
-        conflict.what.to_owned(),
-    );
-    fault.other = conflict.other.map(|(pc, warp)| {
-        let who = if warp == at.warp.index {
-            "the same warp".to_owned()
-        } else {
-            format!("warp {warp}")
+    for lane in lanes_of(targets.lanes) {
+        let at = targets.at[lane];
+        let Some(index) = env.memory.locate(at, bytes as u64, &mut warp.hint) else {
+            continue;
         };
-        (env.program.site(env.kernel, pc), who)
+        let allocation = env.memory.allocation_mut(index);
+        let base = allocation.base();
+        allocation.mark((at - base) as usize, bytes);
+        let one = Targets {
+            lanes: 1 << lane,
+            ..*targets
+        };
+        scatter(allocation.bytes_mut(), &one, base, bytes, &env.words);
+    }
+    Ok(())
+}
+
+/// True when each lane that takes part goes on where the last one ended.
+fn is_dense(targets: &Targets, bytes: usize) -> bool {
+    let mut lanes = lanes_of(targets.lanes).map(|lane| targets.at[lane]);
+    let Some(mut next) = lanes.next() else {
+        return false;
+    };
+    lanes.all(|at| {
+        next += bytes as u64;
+        at == next
+    })
+}
+
+fn read_shared(env: &mut Env<'_>, access: report::Access<'_>, is_atomic: bool) -> Outcome<()> {
+    let (targets, bytes) = (access.targets, access.bytes);
+    check_bounds(env, access, "reads")?;
+    env.counters.shared(targets, bytes);
+    let init = env.config.options.checks.init;
+    let shadow = &mut env.shared.shadow;
+    let stamp = shadow.stamp(access.warp, access.pc, is_atomic);
+    for lane in lanes_of(targets.lanes) {
+        let noted = shadow.read(stamp, targets.at[lane] as usize, bytes, init);
+        if let Err(conflict) = noted {
+            return Err(access.conflict(env, conflict, lane));
+        }
+    }
+    gather(&env.shared.data, targets, 0, bytes, &mut env.words);
+    Ok(())
+}
+
+fn write_shared(env: &mut Env<'_>, access: report::Access<'_>, is_atomic: bool) -> Outcome<()> {
+    let (targets, bytes) = (access.targets, access.bytes);
+    check_bounds(env, access, "writes")?;
+    env.counters.shared(targets, bytes);
+    let shadow = &mut env.shared.shadow;
+    let stamp = shadow.stamp(access.warp, access.pc, is_atomic);
+    for lane in lanes_of(targets.lanes) {
+        let noted = shadow.write(stamp, targets.at[lane] as usize, bytes);
+        if let Err(conflict) = noted {
+            return Err(access.conflict(env, conflict, lane));
+        }
+    }
+    scatter(&mut env.shared.data, targets, 0, bytes, &env.words);
+    Ok(())
+}
+
+fn read_local(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
+    check_bounds(env, access, "reads")?;
+    let (own, bytes) = (thread_memory(env, access.targets), access.bytes);
+    if env.config.options.checks.init {
+        let written = &warp.local_written;
+        let unwritten = lanes_of(own.lanes)
+            .filter(|&lane| !written.all(own.at[lane] as usize..own.at[lane] as usize + bytes))
+            .fold(0, |mask, lane| mask | 1 << lane);
+        if unwritten != 0 {
+            return Err(access.uninitialized(env, unwritten));
+        }
+    }
+    gather(&warp.local, &own, 0, bytes, &mut env.words);
+    Ok(())
+}
+
+fn write_local(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
+    check_bounds(env, access, "writes")?;
+    let own = thread_memory(env, access.targets);
+    for lane in lanes_of(own.lanes) {
+        let start = own.at[lane] as usize;
+        warp.local_written.set(start..start + access.bytes);
+    }
+    scatter(&mut warp.local, &own, 0, access.bytes, &env.words);
+    Ok(())
+}
+
+/// Where the local memory of each lane lies in that of the warp.
+fn thread_memory(env: &Env<'_>, targets: &Targets) -> Targets {
+    let size = u64::from(env.kernel.local_bytes());
+    let mut own = *targets;
+    for (lane, at) in own.at.iter_mut().enumerate() {
+        *at += lane as u64 * size;
+    }
+    // Lanes that do not take part must stay inside as well.
+    let lead = own.at[own.lanes.trailing_zeros() as usize & 31];
+    for (lane, at) in own.at.iter_mut().enumerate() {
+        if own.lanes >> lane & 1 == 0 {
+            *at = lead;
+        }
+    }
+    own
+}
+
+/// All bytes must be inside their place.
+#[inline(always)]
+pub(super) fn check_bounds(env: &Env<'_>, access: report::Access<'_>, verb: &str) -> Outcome<()> {
+    let size = env.size_of(access.targets.place);
+    let bytes = access.bytes as u64;
+    let is_outside = |at: u64| at > size || bytes > size - at;
+    if is_outside(access.targets.bounds().1) {
+        let lanes = access.targets.lanes_where(is_outside);
+        return Err(access.illegal(env, verb, lanes));
+    }
+    Ok(())
+}
+
+/// Copies the bytes of every lane, which are known to be inside, to words.
+#[inline(always)]
+fn gather(data: &[u8], targets: &Targets, base: u64, bytes: usize, words: &mut Words) {
+    match bytes {
+        1 => each_lane(targets, base, |lane, at| words[0][lane] = data[at].into()),
+        2 => each_lane(targets, base, |lane, at| {
+            words[0][lane] = u16::from_le_bytes([data[at], data[at + 1]]).into();
+        }),
+        4 => gather_words::<1>(data, targets, base, words),
+        8 => gather_words::<2>(data, targets, base, words),
+        16 => gather_words::<4>(data, targets, base, words),
+        _ => gather_words::<8>(data, targets, base, words),
+    }
+}
+
+#[inline(always)]
+fn gather_words<const N: usize>(data: &[u8], targets: &Targets, base: u64, words: &mut Words) {
+    each_lane(targets, base, |lane, at| {
+        let (chunks, _) = data[at..at + 4 * N].as_chunks::<4>();
+        for (words, chunk) in words[..N].iter_mut().zip(chunks) {
+            words[lane] = u32::from_le_bytes(*chunk);
+        }
     });
-    fault
 }
 
-/// A fault with its address and what is near it.
-#[cold]
-fn located(env: &Env<'_>, at: Lane<'_>, kind: FaultKind, message: String) -> Box<Fault> {
-    let address = raw(at.place);
-    let mut fault = env.fault(kind, message, at.warp, at.pc, 1 << at.lane);
-    fault.address = Some(address);
-    let space = match at.place {
-        Place::Global(_) => "global",
-        Place::Shared(_) => "shared",
-        Place::Local(_) => "local",
-        Place::Param(_) => "parameter",
-        Place::Wild(_) => "no",
-    };
-    fault.notes.push(format!(
-        "{} bytes at 0x{address:x} in {space} space",
-        at.bytes
-    ));
-    match at.place {
-        Place::Global(_) => fault.notes.extend(nearest(env, address, at.bytes as u64)),
-        Place::Shared(_) => {
-            fault
-                .notes
-                .push(format!("the block has {} bytes", env.shared.data.len()));
-        }
-        _ => {}
+/// Copies words to the bytes of every lane that takes part; where lanes meet, the last one stays.
+#[inline(always)]
+fn scatter(data: &mut [u8], targets: &Targets, base: u64, bytes: usize, words: &Words) {
+    match bytes {
+        1 => each_lane(targets, base, |lane, at| data[at] = words[0][lane] as u8),
+        2 => each_lane(targets, base, |lane, at| {
+            data[at..at + 2].copy_from_slice(&(words[0][lane] as u16).to_le_bytes());
+        }),
+        4 => scatter_words::<1>(data, targets, base, words),
+        8 => scatter_words::<2>(data, targets, base, words),
+        16 => scatter_words::<4>(data, targets, base, words),
+        _ => scatter_words::<8>(data, targets, base, words),
     }
-    fault
 }
 
-/// The allocation next to an address in words.
-fn nearest(env: &Env<'_>, address: u64, bytes: u64) -> Option<String> {
-    let info = env.memory.nearest(address)?;
-    let end = info.base + info.len;
-    let place = if address >= end {
-        format!("{} bytes past the end of", address - end)
-    } else if address < info.base {
-        format!("{} bytes before", info.base - address)
-    } else if address + bytes > end {
-        "across the end of".to_owned()
+#[inline(always)]
+fn scatter_words<const N: usize>(data: &mut [u8], targets: &Targets, base: u64, words: &Words) {
+    each_lane(targets, base, |lane, at| {
+        let (chunks, _) = data[at..at + 4 * N].as_chunks_mut::<4>();
+        for (words, chunk) in words[..N].iter().zip(chunks) {
+            *chunk = words[lane].to_le_bytes();
+        }
+    });
+}
+
+#[inline(always)]
+fn each_lane(targets: &Targets, base: u64, mut each: impl FnMut(usize, usize)) {
+    if targets.lanes == u32::MAX {
+        for (lane, at) in targets.at.iter().enumerate() {
+            each(lane, (at - base) as usize);
+        }
     } else {
-        format!("{} bytes into", address - info.base)
-    };
-    let freed = if info.live { "" } else { ", freed" };
-    Some(format!(
-        "{place} the allocation of {} bytes at 0x{:x} ({}{freed})",
-        info.len, info.base, info.origin
-    ))
+        lanes_of(targets.lanes).for_each(|lane| each(lane, (targets.at[lane] - base) as usize));
+    }
 }
 
-/// The addresses of one instruction, for counting.
-struct Seen {
-    global: [u64; 32],
-    globals: usize,
-    shared: [u32; 32],
-    shareds: usize,
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self {
-            global: [0; 32],
-            globals: 0,
-            shared: [0; 32],
-            shareds: 0,
+/// Moves words to the registers of a load.
+#[inline(always)]
+fn deposit(warp: &mut Warp, words: &Words, load: &Access, mask: u32) {
+    for (element, reg) in load.regs.iter().enumerate() {
+        match (reg, load.width) {
+            (None, _) => {}
+            (Some(Reg::W(slot)), 4) => warp.put_w(*slot, &words[element], mask),
+            (Some(Reg::D(slot)), 8) => {
+                let mut value = [0; 32];
+                let (low, high) = (&words[2 * element], &words[2 * element + 1]);
+                for (value, (&low, &high)) in value.iter_mut().zip(low.iter().zip(high)) {
+                    *value = u64::from(high) << 32 | u64::from(low);
+                }
+                warp.put_d(*slot, &value, mask);
+            }
+            (Some(reg), _) => deposit_narrow(warp, words, load, element, *reg, mask),
         }
     }
 }
 
-impl Seen {
-    #[inline]
-    fn add(&mut self, place: Place) {
-        match place {
-            Place::Global(address) => {
-                self.global[self.globals] = address;
-                self.globals += 1;
-            }
-            Place::Shared(offset) => {
-                self.shared[self.shareds] = offset as u32;
-                self.shareds += 1;
-            }
-            _ => {}
+/// Elements that are narrower than their register are extended to it.
+fn deposit_narrow(
+    warp: &mut Warp,
+    words: &Words,
+    load: &Access,
+    element: usize,
+    reg: Reg,
+    mask: u32,
+) {
+    let start = element * load.width;
+    let (word, shift) = (&words[start / 4], start % 4 * 8);
+    let unused = 64 - 8 * load.width as u32;
+    let value = word.map(|word| {
+        let bits = u64::from(word >> shift) << unused;
+        if load.signed {
+            (bits as i64 >> unused) as u64
+        } else {
+            bits >> unused
         }
-    }
+    });
+    super::arithmetic::put(warp, reg, &value, mask);
+}
 
-    fn count(&self, env: &mut Env<'_>, store: bool, bytes: usize) {
-        if self.globals > 0 {
-            env.counters
-                .global(store, &self.global[..self.globals], bytes);
-        }
-        if self.shareds > 0 {
-            env.counters.shared(&self.shared[..self.shareds], bytes);
+/// Moves the registers of a store to words.
+#[inline(always)]
+fn collect(warp: &Warp, words: &mut Words, store: &Access) {
+    for (element, reg) in store.regs.iter().enumerate() {
+        match (reg, store.width) {
+            (Some(Reg::W(slot)), 4) => words[element] = warp.w[*slot as usize],
+            (Some(Reg::D(slot)), 8) => {
+                let value = &warp.d[*slot as usize];
+                words[2 * element] = value.map(|value| value as u32);
+                words[2 * element + 1] = value.map(|value| (value >> 32) as u32);
+            }
+            (Some(reg), width) => {
+                let start = element * width;
+                let mask = u32::MAX >> (32 - 8 * width.min(4));
+                for (lane, word) in words[start / 4].iter_mut().enumerate() {
+                    let bits = super::arithmetic::value(warp, *reg, lane) as u32 & mask;
+                    let shift = start % 4 * 8;
+                    // The first element of a word clears what was there.
+                    *word = if shift == 0 {
+                        bits
+                    } else {
+                        *word | bits << shift
+                    };
+                }
+            }
+            (None, _) => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What hardware would count.
 
+use super::address::Targets;
 use crate::program::op::Class;
+use crate::program::simd::vectorized;
 
 /// Exact counts of one launch; the same for the same schedule seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +52,7 @@ pub struct Counters {
 }
 
 impl Counters {
+    #[inline(always)]
     pub(super) fn count(&mut self, class: Class) {
         self.instructions += 1;
         match class {
@@ -65,112 +68,160 @@ impl Counters {
         }
     }
 
-    /// Adds a global access of `bytes` bytes by each of these addresses.
-    pub(super) fn global(&mut self, store: bool, addresses: &[u64], bytes: usize) {
-        let mut sectors: [u64; 64] = [u64::MAX; 64];
-        let mut found = 0;
-        for &address in addresses {
-            // A naturally aligned access of at most 32 bytes lies in one sector.
-            let sector = address / 32;
-            if !sectors[..found].contains(&sector) {
-                sectors[found] = sector;
-                found += 1;
-            }
-        }
-        let total = (addresses.len() * bytes) as u64;
+    /// Adds a global access of `bytes` bytes by each lane.
+    pub(super) fn global(&mut self, store: bool, targets: &Targets, bytes: usize) {
+        // A naturally aligned access of at most 32 bytes lies in one sector. Lanes that do not take
+        // part repeat the address of one that does.
+        let sectors = vectorized(|| targets.at.map(|at| at / 32));
+        let changes = sectors.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        let is_sorted = sectors.windows(2).all(|pair| pair[0] <= pair[1]);
+        let found = if is_sorted {
+            changes + 1
+        } else {
+            let mut distinct = sectors;
+            distinct.sort_unstable();
+            1 + distinct
+                .windows(2)
+                .filter(|pair| pair[0] != pair[1])
+                .count()
+        } as u64;
+        let total = u64::from(targets.lanes.count_ones()) * bytes as u64;
         if store {
             self.global_store_requests += 1;
-            self.global_store_sectors += found as u64;
+            self.global_store_sectors += found;
             self.global_store_bytes += total;
         } else {
             self.global_load_requests += 1;
-            self.global_load_sectors += found as u64;
+            self.global_load_sectors += found;
             self.global_load_bytes += total;
         }
     }
 
-    /// Adds an access to shared memory: accesses of 8 and 16 bytes take half and quarter warps at a
-    /// time, and in each pass a bank delivers one word.
-    pub(super) fn shared(&mut self, offsets: &[u32], bytes: usize) {
-        let words = bytes.div_ceil(4).max(1);
-        let per_phase = 32 / words.min(32);
-        for phase in offsets.chunks(per_phase) {
-            let mut banks: [[u32; 32]; 32] = [[0; 32]; 32];
-            let mut depth = [0usize; 32];
-            for &offset in phase {
-                for word in 0..words as u32 {
-                    let word = offset / 4 + word;
-                    let bank = word as usize % 32;
-                    if !banks[bank][..depth[bank]].contains(&word) {
-                        banks[bank][depth[bank]] = word;
-                        depth[bank] += 1;
-                    }
-                }
+    /// Adds an access to shared memory by each lane: accesses of 8 and 16 bytes take half and quarter
+    /// warps at a time, and in each pass a bank delivers one word.
+    pub(super) fn shared(&mut self, targets: &Targets, bytes: usize) {
+        match bytes {
+            8 => self.shared_rows::<16>(targets, 3),
+            16 => self.shared_rows::<8>(targets, 4),
+            // Two passes for each quarter warp.
+            32 => {
+                self.shared_rows::<8>(targets, 4);
+                self.shared_rows::<8>(targets, 4);
             }
-            self.shared_wavefronts += depth.iter().copied().max().unwrap_or(0) as u64;
-            let distinct: usize = depth.iter().sum();
-            self.shared_wavefronts_ideal += distinct.div_ceil(32) as u64;
+            _ => self.shared_rows::<32>(targets, 2),
+        }
+    }
+
+    /// `LANES` lanes at a time access `LANES` banks that are 2^`shift` bytes wide.
+    fn shared_rows<const LANES: usize>(&mut self, targets: &Targets, shift: u32) {
+        let active = (0..32 / LANES).filter(|phase| {
+            let lanes = u32::MAX >> (32 - LANES) << (phase * LANES);
+            targets.lanes & lanes != 0
+        });
+        for phase in active {
+            let lanes = &targets.at[phase * LANES..(phase + 1) * LANES];
+            let mask = (targets.lanes >> (phase * LANES)) & (u32::MAX >> (32 - LANES));
+            let mut first = [u64::MAX; LANES];
+            let mut conflict = false;
+            let mut distinct = 0;
+            for (lane, &at) in lanes.iter().enumerate() {
+                if mask >> lane & 1 == 0 {
+                    continue;
+                }
+                let row = at >> shift;
+                let bank = &mut first[row as usize % LANES];
+                distinct += usize::from(*bank != row);
+                conflict |= *bank != u64::MAX && *bank != row;
+                *bank = row;
+            }
+            let (passes, ideal) = if conflict {
+                passes::<LANES>(lanes, mask, shift)
+            } else {
+                (1, distinct.div_ceil(LANES))
+            };
+            self.shared_wavefronts += passes as u64;
+            self.shared_wavefronts_ideal += ideal as u64;
         }
     }
 }
 
+/// The most distinct rows that one bank is asked for, and what even use of the banks would need.
+#[cold]
+fn passes<const LANES: usize>(lanes: &[u64], mask: u32, shift: u32) -> (usize, usize) {
+    let mut rows: Vec<u64> = lanes
+        .iter()
+        .enumerate()
+        .filter(|(lane, _)| mask >> lane & 1 == 1)
+        .map(|(_, at)| at >> shift)
+        .collect();
+    rows.sort_unstable();
+    rows.dedup();
+    let mut depth = [0; LANES];
+    rows.iter()
+        .for_each(|row| depth[*row as usize % LANES] += 1);
+    let deepest = depth.into_iter().max().unwrap_or(0);
+    (deepest, rows.len().div_ceil(LANES))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::address::Place;
     use super::*;
 
-    fn shared(offsets: impl IntoIterator<Item = u32>, bytes: usize) -> (u64, u64) {
+    fn targets(addresses: impl Iterator<Item = u64>) -> Targets {
+        let mut at = [0; 32];
+        at.iter_mut()
+            .zip(addresses)
+            .for_each(|(at, address)| *at = address);
+        Targets {
+            place: Place::Global,
+            lanes: u32::MAX,
+            at,
+        }
+    }
+
+    fn shared(offset: impl Fn(u64) -> u64, bytes: usize) -> (u64, u64) {
         let mut counters = Counters::default();
-        counters.shared(&offsets.into_iter().collect::<Vec<_>>(), bytes);
+        counters.shared(&targets((0..32).map(offset)), bytes);
         (counters.shared_wavefronts, counters.shared_wavefronts_ideal)
     }
 
     #[test]
     fn bank_conflicts_take_more_passes() {
-        assert_eq!(
-            shared((0..32).map(|lane| lane * 4), 4),
-            (1, 1),
-            "consecutive words"
-        );
-        assert_eq!(shared((0..32).map(|_| 8), 4), (1, 1), "one word for all");
-        assert_eq!(
-            shared((0..32).map(|lane| lane * 8), 4),
-            (2, 1),
-            "every other word"
-        );
-        assert_eq!(
-            shared((0..32).map(|lane| lane * 128), 4),
-            (32, 1),
-            "one bank"
-        );
-        assert_eq!(
-            shared((0..32).map(|lane| lane * 16), 16),
-            (4, 4),
-            "128-bit rows"
-        );
-        assert_eq!(
-            shared((0..32).map(|lane| lane * 128), 16),
-            (32, 4),
-            "one line per lane"
-        );
+        assert_eq!(shared(|lane| lane * 4, 4), (1, 1), "consecutive words");
+        assert_eq!(shared(|lane| lane * 2, 2), (1, 1), "halves of words");
+        assert_eq!(shared(|_| 8, 4), (1, 1), "one word for all");
+        assert_eq!(shared(|lane| lane * 8, 4), (2, 1), "every other word");
+        assert_eq!(shared(|lane| lane * 128, 4), (32, 1), "one bank");
+        assert_eq!(shared(|lane| lane * 8, 8), (2, 2), "64-bit words");
+        assert_eq!(shared(|lane| lane * 16, 16), (4, 4), "128-bit rows");
+        assert_eq!(shared(|lane| lane * 128, 16), (32, 4), "one line per lane");
+        let swizzled = |lane: u64| lane * 128 + lane % 8 * 16;
+        assert_eq!(shared(swizzled, 16), (4, 4), "one line per lane, swizzled");
+    }
+
+    #[test]
+    fn lanes_that_do_not_take_part_are_not_counted() {
+        let mut counters = Counters::default();
+        let mut some = targets((0..32).map(|lane| lane * 128));
+        some.lanes = 0b11;
+        counters.shared(&some, 4);
+        assert_eq!(counters.shared_wavefronts, 2);
     }
 
     #[test]
     fn sectors_are_counted_once() {
         let mut counters = Counters::default();
+        counters.global(false, &targets((0..32).map(|lane| 0x1000 + lane * 4)), 4);
+        let loads = (counters.global_load_sectors, counters.global_load_bytes);
+        assert_eq!(loads, (4, 128));
+        counters.global(true, &targets((0..32).map(|lane| 0x1000 + lane * 64)), 4);
+        assert_eq!(counters.global_store_sectors, 32);
         counters.global(
             false,
-            &(0..32).map(|lane| 0x1000 + lane * 4).collect::<Vec<_>>(),
+            &targets((0..32).map(|lane| 0x1000 + lane % 2 * 64)),
             4,
         );
-        assert_eq!(
-            (counters.global_load_sectors, counters.global_load_bytes),
-            (4, 128)
-        );
-        counters.global(
-            true,
-            &(0..32).map(|lane| 0x1000 + lane * 64).collect::<Vec<_>>(),
-            4,
-        );
-        assert_eq!(counters.global_store_sectors, 32);
+        assert_eq!(counters.global_load_sectors, 4 + 2, "back and forth");
     }
 }

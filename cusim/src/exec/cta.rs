@@ -1,9 +1,10 @@
-//! One block after the other: its warps, shared memory and barriers.
+//! One block after the other: its warps, shared memory and turns.
 
-use super::barrier::{self, Barrier};
+use super::address::Place;
+use super::barrier::Barriers;
 use super::count::Counters;
 use super::shadow::Shadow;
-use super::warp::{State, Warp};
+use super::warp::{Wait, Warp};
 use super::{LaunchConfig, run};
 use crate::fault::{Fault, FaultKind, Lanes};
 use crate::memory::GlobalMemory;
@@ -13,6 +14,12 @@ use crate::program::{Kernel, Program};
 /// Instructions a warp runs before others have a turn, where it does not have to wait earlier: enough
 /// that only a spin loop notices.
 const TURN: u32 = 100_000;
+/// Instructions a block may run without changing any memory before it counts as spinning for ever:
+/// about two seconds.
+const IDLE: u64 = 1 << 28;
+
+/// The words that a memory instruction moves: by word of a lane's data, then lane.
+pub(super) type Words = [[u32; 32]; 8];
 
 /// The shared memory of a block.
 pub(super) struct Shared {
@@ -27,8 +34,11 @@ pub(super) struct Env<'a> {
     pub(super) memory: &'a mut GlobalMemory,
     pub(super) config: &'a LaunchConfig<'a>,
     pub(super) shared: Shared,
-    pub(super) barriers: Vec<Barrier>,
+    pub(super) barriers: Barriers,
+    pub(super) words: Box<Words>,
     pub(super) counters: Counters,
+    /// Instructions executed when memory last changed.
+    pub(super) last_change: u64,
     pub(super) cta: [u32; 3],
 }
 
@@ -60,11 +70,16 @@ impl<'a> Launch<'a> {
             memory,
             config,
             shared,
-            barriers: vec![Barrier::default(); barrier::COUNT],
+            barriers: Barriers::default(),
+            words: Box::new([[0; 32]; 8]),
             counters: Counters::default(),
+            last_change: 0,
             cta: [0; 3],
         };
-        let warps = (0..warps).map(|index| Warp::new(index, kernel)).collect();
+        let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, kernel)).collect();
+        for warp in &mut warps {
+            set_constants(warp, &env, |initial| !varies(initial));
+        }
         Self {
             env,
             warps,
@@ -80,37 +95,51 @@ impl<'a> Launch<'a> {
     pub(super) fn run_cta(&mut self, cta: [u32; 3]) -> Result<(), Box<Fault>> {
         self.env.cta = cta;
         self.env.shared.shadow.clear();
-        self.env.barriers.fill(Barrier::default());
+        self.env.barriers = Barriers::default();
+        self.env.last_change = self.env.counters.instructions;
         for warp in &mut self.warps {
             let first = warp.index as u32 * 32;
             let lanes = (self.threads - first).min(32);
             warp.start(u32::MAX >> (32 - lanes));
-            initialise(warp, &self.env);
+            set_constants(warp, &self.env, varies);
         }
         let mut order: Vec<usize> = (0..self.warps.len()).collect();
         loop {
             let turn = self.schedule(&mut order);
             let mut progress = false;
             for &index in &order {
-                let warp = &mut self.warps[index];
-                if warp.state == State::Ready {
-                    run::run(warp, &mut self.env, turn)?;
+                if self.warps[index].can_run() {
+                    run::run(&mut self.warps[index], &mut self.env, turn)?;
                     progress = true;
                     self.release();
                 }
             }
-            if self.warps.iter().all(|warp| warp.state == State::Done) {
+            if self.warps.iter().all(Warp::is_done) {
                 return Ok(());
             }
             if !progress {
-                return Err(self.deadlock());
+                return Err(self.deadlock("all warps wait and none can go on"));
+            }
+            if self.env.counters.instructions - self.env.last_change > IDLE {
+                let message = "the block runs without end and changes nothing";
+                return Err(self.deadlock(message));
             }
         }
     }
 
     /// The order of warps and how long each may run; seed 0 keeps the order and lets each run on.
     fn schedule(&mut self, order: &mut [usize]) -> u32 {
-        if self.env.config.options.seed == 0 {
+        let seed = self.env.config.options.seed;
+        for index in 0..self.warps.len() {
+            // Lanes that wait for others of their warp in a loop must let them run.
+            let groups = self.warps[index].groups.len();
+            let warp_random = if groups > 1 { self.next_random() } else { 0 };
+            let warp = &mut self.warps[index];
+            let chosen = warp.groups.get(warp_random as usize % groups.max(1));
+            let lane = chosen.map(|group| group.mask.trailing_zeros());
+            warp.preferred = lane.filter(|_| groups > 1);
+        }
+        if seed == 0 {
             return TURN;
         }
         for last in (1..order.len()).rev() {
@@ -129,48 +158,59 @@ impl<'a> Launch<'a> {
 
     /// Lets go of barriers at which all have arrived.
     fn release(&mut self) {
-        let unfinished = self
-            .warps
-            .iter()
-            .filter(|warp| warp.state != State::Done)
-            .count();
-        for barrier in &mut self.env.barriers {
-            if !barrier.is_complete(unfinished as u32) {
-                continue;
-            }
-            let barrier = std::mem::take(barrier);
-            for index in barrier.waiting {
-                self.warps[index].state = State::Ready;
-                self.env.shared.shadow.acquire(index, &barrier.clocks);
-                self.env.shared.shadow.advance(index);
+        if self.env.barriers.is_idle() {
+            return;
+        }
+        let unfinished = self.warps.iter().filter(|warp| !warp.is_done()).count();
+        while let Some((id, barrier)) = self.env.barriers.take_complete(unfinished as u32) {
+            self.env.last_change = self.env.counters.instructions;
+            for &index in &barrier.waiting {
+                let shadow = &mut self.env.shared.shadow;
+                shadow.acquire(index, &barrier.clocks);
+                let kernel = self.env.kernel;
+                super::barrier::leave(&mut self.warps[index], kernel, id, &barrier);
             }
         }
     }
 
-    fn deadlock(&self) -> Box<Fault> {
+    fn deadlock(&self, message: &str) -> Box<Fault> {
+        let site = |pc: u32| self.env.program.site(self.env.kernel, pc as usize);
         let mut notes = Vec::new();
         let mut first = None;
         for warp in &self.warps {
-            let what = match warp.state {
-                State::Barrier(id, pc) => {
-                    first = first.or(Some((warp, pc)));
-                    let site = self.env.program.site(self.env.kernel, pc);
-                    format!("waits at barrier {id}, {site}")
+            if warp.is_done() {
+                notes.push(format!("warp {} has exited", warp.index));
+            }
+            for group in &warp.groups {
+                let (lanes, site) = (Lanes(group.mask), site(group.pc));
+                let what = match group.wait {
+                    Wait::Barrier(id) => format!("wait at barrier {id} in {site}"),
+                    Wait::Warp(id) => format!("wait for their warp at barrier {id} in {site}"),
+                    Wait::Lanes => format!("wait for other lanes in {site}"),
+                    Wait::Nothing => format!("run in {site}"),
+                };
+                if !matches!(group.wait, Wait::Nothing) {
+                    first = first.or(Some((warp.index, *group)));
                 }
-                State::Done => "has exited".to_owned(),
-                State::Ready => "could run".to_owned(),
-            };
-            notes.push(format!("warp {} {what}", warp.index));
+                notes.push(format!("warp {}, {lanes}: {what}", warp.index));
+            }
         }
-        let (warp, pc) = first.map_or((0, 0), |(warp, pc)| (warp.index, pc));
+        let running = || {
+            let warp = self.warps.iter().find(|warp| !warp.is_done())?;
+            Some((warp.index, *warp.groups.first()?))
+        };
+        let (warp, pc, lanes) = first
+            .or_else(running)
+            .map_or((0, 0, 0), |(warp, group)| (warp, group.pc, group.mask));
+        notes.extend(self.env.barriers.describe());
         Box::new(Fault {
             kind: FaultKind::Deadlock,
             kernel: self.env.kernel.name().to_owned(),
-            message: "all warps wait and none can go on".to_owned(),
-            site: self.env.program.site(self.env.kernel, pc),
+            message: message.to_owned(),
+            site: site(pc),
             cta: self.env.cta,
             warp: warp as u32,
-            lanes: self.warps.get(warp).map_or(0, |warp| warp.live),
+            lanes,
             address: None,
             other: None,
             notes,
@@ -179,12 +219,19 @@ impl<'a> Launch<'a> {
 }
 
 impl Env<'_> {
+    /// Notes that memory changed, so that the block is getting somewhere.
+    #[inline(always)]
+    pub(super) fn changed(&mut self) {
+        self.last_change = self.counters.instructions;
+    }
+
     /// A fault of some lanes at an instruction.
+    #[cold]
     pub(super) fn fault(
         &self,
         kind: FaultKind,
         message: impl Into<String>,
-        warp: &Warp,
+        warp: usize,
         pc: usize,
         lanes: u32,
     ) -> Box<Fault> {
@@ -194,7 +241,7 @@ impl Env<'_> {
             message: message.into(),
             site: self.program.site(self.kernel, pc),
             cta: self.cta,
-            warp: warp.index as u32,
+            warp: warp as u32,
             lanes,
             address: None,
             other: None,
@@ -203,35 +250,58 @@ impl Env<'_> {
     }
 
     /// No group of a warp can go on.
+    #[cold]
     pub(super) fn stuck(&self, warp: &Warp) -> Box<Fault> {
-        let group = warp.groups.first().copied();
+        let group = warp.groups.first();
         let (pc, lanes) = group.map_or((0, 0), |group| (group.pc as usize, group.mask));
         let message = "lanes of a warp wait for each other at different instructions";
-        let mut fault = self.fault(FaultKind::Deadlock, message, warp, pc, lanes);
+        let mut fault = self.fault(FaultKind::Deadlock, message, warp.index, pc, lanes);
         for group in &warp.groups {
             let site = self.program.site(self.kernel, group.pc as usize);
+            let verb = if group.mask.count_ones() == 1 {
+                "waits"
+            } else {
+                "wait"
+            };
             fault
                 .notes
-                .push(format!("{} wait in {site}", Lanes(group.mask)));
+                .push(format!("{} {verb} in {site}", Lanes(group.mask)));
         }
         if warp.live != u32::MAX {
-            fault.notes.push(format!(
-                "{} have exited or never existed",
-                Lanes(!warp.live)
-            ));
+            let gone = Lanes(!warp.live);
+            fault.notes.push(format!("exited or never existed: {gone}"));
         }
         fault
     }
+
+    /// Bytes of a place, for reports and bounds.
+    pub(super) fn size_of(&self, place: Place) -> u64 {
+        match place {
+            Place::Shared => self.shared.data.len() as u64,
+            Place::Local => self.kernel.local_bytes().into(),
+            Place::Param => self.config.params.len() as u64,
+            Place::Global | Place::Nowhere => 0,
+        }
+    }
 }
 
-/// Sets constants and special registers.
-fn initialise(warp: &mut Warp, env: &Env<'_>) {
+/// True for what is not the same in every block.
+fn varies(initial: Initial) -> bool {
+    matches!(initial, Initial::Special(Special::Ctaid(_) | Special::SmId))
+}
+
+/// Sets those constants and special registers that are asked for.
+fn set_constants(warp: &mut Warp, env: &Env<'_>, which: impl Fn(Initial) -> bool) {
     for &(slot, initial) in &env.kernel.initial_w {
-        warp.w[slot as usize] =
-            lanes_of_initial(initial, warp.index, env).map(|value| value as u32);
+        if which(initial) {
+            let lanes = lanes_of_initial(initial, warp.index, env);
+            warp.w[slot as usize] = lanes.map(|value| value as u32);
+        }
     }
     for &(slot, initial) in &env.kernel.initial_d {
-        warp.d[slot as usize] = lanes_of_initial(initial, warp.index, env);
+        if which(initial) {
+            warp.d[slot as usize] = lanes_of_initial(initial, warp.index, env);
+        }
     }
 }
 
@@ -239,12 +309,8 @@ fn lanes_of_initial(initial: Initial, warp: usize, env: &Env<'_>) -> [u64; 32] {
     match initial {
         Initial::Value(value) => [value; 32],
         Initial::GlobalAddress(index, offset) => {
-            let base = env
-                .config
-                .global_addresses
-                .get(index as usize)
-                .copied()
-                .unwrap_or(0);
+            let addresses = env.config.global_addresses;
+            let base = addresses.get(index as usize).copied().unwrap_or(0);
             [base.wrapping_add_signed(offset); 32]
         }
         Initial::Special(special) => {
@@ -257,6 +323,7 @@ fn special_value(special: Special, warp: u32, lane: u32, env: &Env<'_>) -> u32 {
     let config = env.config;
     let [width, height, _] = config.block;
     let thread = warp * 32 + lane;
+    let [x, y, z] = env.cta;
     match special {
         Special::Tid(0) => thread % width,
         Special::Tid(1) => thread / width % height,
@@ -267,9 +334,13 @@ fn special_value(special: Special, warp: u32, lane: u32, env: &Env<'_>) -> u32 {
         Special::LaneId => lane,
         Special::WarpId => warp,
         Special::NWarpId => config.block.iter().product::<u32>().div_ceil(32),
-        Special::SmId => env.cta[0] % config.arch.multiprocessors,
+        // Blocks are dealt to multiprocessors in turn.
+        Special::SmId => {
+            let [width, height, _] = config.grid.map(u64::from);
+            let block = u64::from(x) + width * (u64::from(y) + height * u64::from(z));
+            (block % u64::from(config.arch.multiprocessors)) as u32
+        }
         Special::NSmId => config.arch.multiprocessors,
-        Special::GridId => 0,
         Special::LaneMaskEq => 1 << lane,
         Special::LaneMaskLt => (1 << lane) - 1,
         Special::LaneMaskLe => u32::MAX >> (31 - lane),
@@ -277,5 +348,6 @@ fn special_value(special: Special, warp: u32, lane: u32, env: &Env<'_>) -> u32 {
         Special::LaneMaskGe => !((1 << lane) - 1),
         Special::DynamicSharedSize => config.dynamic_shared,
         Special::TotalSharedSize => config.dynamic_shared + env.kernel.static_shared(),
+        Special::Constant(value) => value,
     }
 }

@@ -1,13 +1,19 @@
 //! Execution of a launch: blocks one after the other, warps interleaved, lanes together.
 
 mod access;
+mod address;
+mod arithmetic;
+mod atomic;
 mod barrier;
+mod collective;
 mod copies;
 mod count;
 mod cta;
-mod lanes;
+mod mbarrier;
+mod report;
 mod run;
 mod shadow;
+mod system;
 mod tensor;
 mod warp;
 

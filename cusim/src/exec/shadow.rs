@@ -1,44 +1,56 @@
 //! What is known of every byte of shared memory: written or not, still being copied to or not, and
 //! who accessed it last.
 //!
-//! Order is kept by vector clocks (Flanagan and Freund, "FastTrack", 2009) with the warp as the thread:
-//! a warp's own clock advances at every barrier, and a barrier hands the clocks of all that arrived to
-//! all that leave. An access is ordered after another when the other's clock has been handed over.
+//! Races are found with vector clocks as in Flanagan and Freund, "FastTrack", 2009, with the warp as the
+//! thread. The clock is the number of accesses the block has made: each access instruction gets the
+//! next number, its stamp. A barrier tells all that leave it the number at which each of the others
+//! arrived; an access is ordered after another when the other's stamp is not above the number known
+//! of its warp. Accesses are kept by granules of four bytes, with a bit for each byte.
+
+use std::collections::HashMap;
 
 use crate::fault::FaultKind;
 
-/// What is known of four bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Granule {
-    /// Bytes that were written.
-    written: u8,
-    /// Bytes that an asynchronous copy will write.
-    pending: u8,
-    /// Bytes of the last write.
-    last_write_bytes: u8,
-    last_write_warp: u8,
-    /// Clock of the writer; 0 before any write.
-    last_write_clock: u32,
-    last_write_pc: u32,
-    copy_pc: u32,
-    copy_warp: u8,
-}
-
-/// When a warp last read a granule, and where.
-#[derive(Debug, Clone, Copy, Default)]
-struct Read {
-    clock: u32,
-    pc: u32,
-}
+/// All four bytes of a granule.
+const ALL: u32 = 0xf;
+/// In `state`: the low bits are bytes that were written, the high ones bytes that a copy in flight will
+/// write.
+const WRITTEN: u8 = 0x0f;
+const PENDING: u8 = 0xf0;
+/// In `writers`: the write was atomic.
+const ATOMIC: u8 = 0x80;
+/// Stamps take 28 bits. Above this number a new block starts them afresh.
+const LATE: u32 = 1 << 27;
+const LAST: u32 = (1 << 28) - 1;
 
 /// The shadow of one block's shared memory.
 pub(super) struct Shadow {
-    granules: Vec<Granule>,
-    /// By granule, then warp.
-    reads: Vec<Read>,
+    /// By granule: bytes written and bytes pending.
+    state: Vec<u8>,
+    /// By granule: stamp of the last write, and its bytes in the low four bits.
+    writes: Vec<u32>,
+    /// By granule: the warp of the last write.
+    writers: Vec<u8>,
+    /// By warp, then granule: stamp and bytes of the last read.
+    reads: Vec<u32>,
+    granules: usize,
     warps: usize,
-    /// The clock of every warp as every warp knows it: by knower, then known.
-    clocks: Vec<u32>,
+    /// The last stamp given.
+    now: u32,
+    /// The last stamp of earlier blocks, and the instruction of each later one.
+    before: u32,
+    pcs: Vec<u32>,
+    /// The number known of every warp to every warp: by knower, then known.
+    known: Vec<u32>,
+    /// The least of what each warp knows of the others.
+    floors: Vec<u32>,
+    /// The last stamp before each warp last handed over what it knows.
+    handed: Vec<u32>,
+    /// What atomic operations hand over, by address.
+    released: HashMap<u64, Vec<u32>>,
+    /// By warp: what its last fence made ready to hand over, and what a fence will take over.
+    fenced: Vec<Option<Vec<u32>>>,
+    offered: Vec<Vec<u32>>,
     race: bool,
 }
 
@@ -46,88 +58,219 @@ pub(super) struct Shadow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Conflict {
     pub(super) kind: FaultKind,
+    /// The byte.
     pub(super) offset: usize,
     pub(super) what: &'static str,
     /// The other access: instruction and warp.
     pub(super) other: Option<(usize, usize)>,
 }
 
+/// One access instruction of a warp.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    warp: usize,
+    number: u32,
+    /// Ordered before it is everything up to this stamp.
+    floor: u32,
+    /// Since this stamp its warp has handed over nothing: accesses to a granule are as one.
+    handed: u32,
+    pub(super) is_atomic: bool,
+}
+
 impl Shadow {
     pub(super) fn new(bytes: usize, warps: usize, race: bool) -> Self {
         let granules = bytes.div_ceil(4);
-        let reads = if race { granules * warps } else { 0 };
-        let mut shadow = Self {
-            granules: vec![Granule::default(); granules],
-            reads: vec![Read::default(); reads],
-            warps,
-            clocks: vec![0; warps * warps],
-            race,
+        let (writes, reads) = if race {
+            (granules, granules * warps)
+        } else {
+            (0, 0)
         };
-        shadow.start_clocks();
-        shadow
-    }
-
-    /// Forgets everything, for the next block.
-    pub(super) fn clear(&mut self) {
-        self.granules.fill(Granule::default());
-        self.reads.fill(Read::default());
-        self.clocks.fill(0);
-        self.start_clocks();
-    }
-
-    fn start_clocks(&mut self) {
-        for warp in 0..self.warps {
-            self.clocks[warp * self.warps + warp] = 1;
+        Self {
+            state: vec![0; granules],
+            writes: vec![0; writes],
+            writers: vec![0; granules],
+            reads: vec![0; reads],
+            granules,
+            warps,
+            now: 0,
+            before: 0,
+            pcs: Vec::new(),
+            known: vec![0; warps * warps],
+            floors: vec![0; warps],
+            handed: vec![0; warps],
+            released: HashMap::new(),
+            fenced: vec![None; warps],
+            offered: vec![vec![0; warps]; warps],
+            race,
         }
     }
 
-    /// What `warp` knows of all clocks.
-    pub(super) fn clocks_of(&self, warp: usize) -> &[u32] {
-        &self.clocks[warp * self.warps..(warp + 1) * self.warps]
+    /// Starts a block: nothing is written, and all that was done before is ordered.
+    pub(super) fn clear(&mut self) {
+        self.state.fill(0);
+        self.pcs.clear();
+        if self.now > LATE {
+            self.forget();
+        }
+        self.before = self.now;
+        self.known.fill(self.now);
+        self.floors.fill(self.now);
+        self.handed.fill(self.now);
+        self.released.clear();
+        self.fenced.fill(None);
+        self.offered.iter_mut().for_each(|clocks| clocks.fill(0));
     }
 
-    /// `warp` leaves a barrier at which these clocks were collected.
-    pub(super) fn acquire(&mut self, warp: usize, collected: &[u32]) {
-        let own = &mut self.clocks[warp * self.warps..(warp + 1) * self.warps];
-        own.iter_mut()
-            .zip(collected)
-            .for_each(|(own, &other)| *own = (*own).max(other));
+    /// Forgets all accesses, so that stamps can start again.
+    fn forget(&mut self) {
+        self.writes.fill(0);
+        self.reads.fill(0);
+        self.known.fill(0);
+        self.floors.fill(0);
+        self.handed.fill(0);
+        self.pcs.clear();
+        (self.now, self.before) = (0, 0);
     }
 
-    /// What `warp` does from now on is later than what it gave to a barrier.
-    pub(super) fn advance(&mut self, warp: usize) {
-        self.clocks[warp * self.warps + warp] += 1;
+    /// The next access instruction of a warp.
+    pub(super) fn stamp(&mut self, warp: usize, pc: usize, is_atomic: bool) -> Stamp {
+        if self.now == LAST {
+            self.forget();
+        }
+        self.now += 1;
+        if self.race {
+            self.pcs.push(pc as u32);
+        }
+        Stamp {
+            warp,
+            number: self.now,
+            floor: self.floors[warp],
+            handed: self.handed[warp],
+            is_atomic,
+        }
+    }
+
+    /// What a warp that arrives somewhere hands over: what it knows, and all it has done itself.
+    pub(super) fn clocks_of(&mut self, warp: usize) -> Vec<u32> {
+        self.handed[warp] = self.now;
+        let mut clocks = self.known[warp * self.warps..(warp + 1) * self.warps].to_vec();
+        clocks[warp] = self.now;
+        clocks
+    }
+
+    /// `warp` takes over what others handed over.
+    pub(super) fn acquire(&mut self, warp: usize, clocks: &[u32]) {
+        let own = &mut self.known[warp * self.warps..(warp + 1) * self.warps];
+        join(own, clocks);
+        let others = own.iter().enumerate().filter(|(other, _)| *other != warp);
+        let floor = others.map(|(_, &known)| known).min();
+        self.floors[warp] = floor.unwrap_or(u32::MAX >> 4);
+    }
+
+    /// A fence: what was done before it goes with later atomic operations, and what earlier ones
+    /// found is ordered from now on.
+    pub(super) fn fence(&mut self, warp: usize) {
+        self.fenced[warp] = Some(self.clocks_of(warp));
+        let offered = std::mem::take(&mut self.offered[warp]);
+        self.acquire(warp, &offered);
+        self.offered[warp] = offered;
+    }
+
+    /// An atomic operation, or a load or store that is ordered like one, at an address of any memory.
+    pub(super) fn synchronize(
+        &mut self,
+        warp: usize,
+        address: u64,
+        acquires: bool,
+        releases: bool,
+    ) {
+        if let Some(clocks) = self.released.get(&address) {
+            join(&mut self.offered[warp], clocks);
+            if acquires {
+                let clocks = clocks.clone();
+                self.acquire(warp, &clocks);
+            }
+        }
+        let handed = if releases {
+            Some(self.clocks_of(warp))
+        } else {
+            self.fenced[warp].clone()
+        };
+        if let Some(handed) = handed {
+            let clocks = self.released.entry(address).or_default();
+            clocks.resize(self.warps, 0);
+            join(clocks, &handed);
+        }
     }
 
     /// Notes a read of `len` bytes at `offset`.
+    #[inline(always)]
     pub(super) fn read(
         &mut self,
-        warp: usize,
-        pc: usize,
+        stamp: Stamp,
+        offset: usize,
+        len: usize,
+        init: bool,
+    ) -> Result<(), Conflict> {
+        if (offset | len).is_multiple_of(4) && self.race && !stamp.is_atomic {
+            let range = offset / 4..(offset + len) / 4;
+            let known = stamp.floor << 4 | ALL;
+            let is_written = self.state[range.clone()]
+                .iter()
+                .all(|&state| state == WRITTEN);
+            let is_ordered = self.writes[range.clone()]
+                .iter()
+                .all(|&write| write <= known);
+            if is_written && is_ordered {
+                let first = stamp.warp * self.granules;
+                let own = &mut self.reads[first + range.start..first + range.end];
+                own.fill(stamp.number << 4 | ALL);
+                return Ok(());
+            }
+        }
+        self.read_granules(stamp, offset, len, init)
+    }
+
+    fn read_granules(
+        &mut self,
+        stamp: Stamp,
         offset: usize,
         len: usize,
         init: bool,
     ) -> Result<(), Conflict> {
         for (index, bytes) in granules(offset, len) {
-            let granule = self.granules[index];
-            self.check_pending(index, granule, bytes, "reads")?;
-            if init && granule.written & bytes != bytes {
-                let what = "reads shared memory that was never written";
-                let offset = index * 4 + (bytes & !granule.written).trailing_zeros() as usize;
+            let state = self.state[index];
+            self.check_pending(
+                index,
+                bytes,
+                "reads the target of an asynchronous copy that was not waited for",
+            )?;
+            let missing = bytes & !u32::from(state & WRITTEN);
+            if init && missing != 0 {
                 return Err(Conflict {
                     kind: FaultKind::Uninitialized,
-                    offset,
-                    what,
+                    offset: index * 4 + missing.trailing_zeros() as usize,
+                    what: "reads shared memory that was never written",
                     other: None,
                 });
             }
-            if self.race {
-                self.check_last_write(warp, index, granule, bytes, "reads")?;
-                let clock = self.clocks[warp * self.warps + warp];
-                self.reads[index * self.warps + warp] = Read {
-                    clock,
-                    pc: pc as u32,
+            if !self.race {
+                continue;
+            }
+            self.check_last_write(
+                stamp,
+                index,
+                bytes,
+                "reads shared memory that another warp writes, with nothing that orders them",
+            )?;
+            if !stamp.is_atomic {
+                let read = &mut self.reads[stamp.warp * self.granules + index];
+                let older = if *read >> 4 > stamp.handed {
+                    *read & ALL
+                } else {
+                    0
                 };
+                *read = stamp.number << 4 | bytes | older;
             }
         }
         Ok(())
@@ -136,14 +279,13 @@ impl Shadow {
     /// Notes a write of `len` bytes at `offset`.
     pub(super) fn write(
         &mut self,
-        warp: usize,
-        pc: usize,
+        stamp: Stamp,
         offset: usize,
         len: usize,
     ) -> Result<(), Conflict> {
         for (index, bytes) in granules(offset, len) {
-            self.check_write(warp, index, bytes)?;
-            self.set_write(warp, pc, index, bytes);
+            self.check_write(stamp, index, bytes)?;
+            self.set_write(stamp, index, bytes);
         }
         Ok(())
     }
@@ -151,216 +293,155 @@ impl Shadow {
     /// Notes that an asynchronous copy to `len` bytes at `offset` began.
     pub(super) fn begin_copy(
         &mut self,
-        warp: usize,
-        pc: usize,
+        stamp: Stamp,
         offset: usize,
         len: usize,
     ) -> Result<(), Conflict> {
         for (index, bytes) in granules(offset, len) {
-            self.check_write(warp, index, bytes)?;
-            self.set_write(warp, pc, index, bytes);
-            let granule = &mut self.granules[index];
-            granule.pending |= bytes;
-            granule.copy_pc = pc as u32;
-            granule.copy_warp = warp as u8;
+            self.check_write(stamp, index, bytes)?;
+            self.set_write(stamp, index, bytes);
+            self.state[index] |= (bytes as u8) << 4;
+            self.writers[index] = stamp.warp as u8;
         }
         Ok(())
     }
 
     /// Notes that it was waited for.
-    pub(super) fn end_copy(&mut self, warp: usize, pc: usize, offset: usize, len: usize) {
+    pub(super) fn end_copy(&mut self, stamp: Stamp, offset: usize, len: usize) {
         for (index, bytes) in granules(offset, len) {
-            self.set_write(warp, pc, index, bytes);
-            self.granules[index].pending &= !bytes;
+            self.set_write(stamp, index, bytes);
+            self.state[index] &= !((bytes as u8) << 4);
         }
     }
 
-    fn set_write(&mut self, warp: usize, pc: usize, index: usize, bytes: u8) {
-        let clock = self.clocks[warp * self.warps + warp];
-        let granule = &mut self.granules[index];
-        let same = granule.last_write_warp == warp as u8 && granule.last_write_clock == clock;
-        granule.written |= bytes;
-        granule.last_write_bytes = if same {
-            granule.last_write_bytes | bytes
-        } else {
-            bytes
-        };
-        granule.last_write_warp = warp as u8;
-        granule.last_write_clock = clock;
-        granule.last_write_pc = pc as u32;
+    #[inline(always)]
+    fn set_write(&mut self, stamp: Stamp, index: usize, bytes: u32) {
+        self.state[index] |= bytes as u8;
+        if !self.race {
+            return;
+        }
+        let writer = stamp.warp as u8 | if stamp.is_atomic { ATOMIC } else { 0 };
+        let write = &mut self.writes[index];
+        let is_same = self.writers[index] == writer && *write >> 4 > stamp.handed;
+        let older = if is_same { *write & ALL } else { 0 };
+        *write = stamp.number << 4 | bytes | older;
+        self.writers[index] = writer;
     }
 
-    fn check_write(&self, warp: usize, index: usize, bytes: u8) -> Result<(), Conflict> {
-        let granule = self.granules[index];
-        self.check_pending(index, granule, bytes, "writes")?;
+    #[inline(always)]
+    fn check_write(&self, stamp: Stamp, index: usize, bytes: u32) -> Result<(), Conflict> {
+        self.check_pending(
+            index,
+            bytes,
+            "writes the target of an asynchronous copy that was not waited for",
+        )?;
         if !self.race {
             return Ok(());
         }
-        self.check_last_write(warp, index, granule, bytes, "writes")?;
-        // Reads are kept by granule: of narrower ones it is not known which bytes they were.
-        if bytes != 0xf {
-            return Ok(());
-        }
-        let known = self.clocks_of(warp);
-        let reads = &self.reads[index * self.warps..(index + 1) * self.warps];
-        for (reader, (read, &known)) in reads.iter().zip(known).enumerate() {
-            if reader != warp && read.clock > known {
-                return Err(Conflict {
-                    kind: FaultKind::Race,
-                    offset: index * 4,
-                    what: "writes shared memory that another warp reads, with no barrier between",
-                    other: Some((read.pc as usize, reader)),
-                });
+        self.check_last_write(
+            stamp,
+            index,
+            bytes,
+            "writes shared memory that another warp writes, with nothing that orders them",
+        )?;
+        let known = stamp.floor << 4 | ALL;
+        for reader in 0..self.warps {
+            let read = self.reads[reader * self.granules + index];
+            if read > known && reader != stamp.warp {
+                self.check_read(stamp, index, bytes, reader, read)?;
             }
         }
         Ok(())
     }
 
-    fn check_last_write(
+    #[cold]
+    fn check_read(
         &self,
-        warp: usize,
+        stamp: Stamp,
         index: usize,
-        granule: Granule,
-        bytes: u8,
-        verb: &'static str,
+        bytes: u32,
+        reader: usize,
+        read: u32,
     ) -> Result<(), Conflict> {
-        let writer = usize::from(granule.last_write_warp);
-        if granule.last_write_clock == 0
-            || writer == warp
-            || granule.last_write_bytes & bytes == 0
-            || granule.last_write_clock <= self.clocks[warp * self.warps + writer]
-        {
+        let known = self.known[stamp.warp * self.warps + reader];
+        if read >> 4 <= known || read & bytes == 0 {
             return Ok(());
         }
-        let what = match verb {
-            "reads" => "reads shared memory that another warp writes, with no barrier between",
-            _ => "writes shared memory that another warp writes, with no barrier between",
-        };
-        let other = Some((granule.last_write_pc as usize, writer));
         Err(Conflict {
             kind: FaultKind::Race,
-            offset: index * 4,
-            what,
-            other,
+            offset: index * 4 + (read & bytes).trailing_zeros() as usize,
+            what: "writes shared memory that another warp reads, with nothing that orders them",
+            other: self.pc_of(read >> 4).map(|pc| (pc, reader)),
         })
     }
 
-    fn check_pending(
+    #[inline(always)]
+    fn check_last_write(
         &self,
+        stamp: Stamp,
         index: usize,
-        granule: Granule,
-        bytes: u8,
-        verb: &'static str,
+        bytes: u32,
+        what: &'static str,
     ) -> Result<(), Conflict> {
-        if granule.pending & bytes == 0 {
+        let write = self.writes[index];
+        let writer = usize::from(self.writers[index] & !ATOMIC);
+        if write >> 4 <= stamp.floor
+            || writer == stamp.warp
+            || write & bytes == 0
+            || write >> 4 <= self.known[stamp.warp * self.warps + writer]
+            || stamp.is_atomic && self.writers[index] & ATOMIC != 0
+        {
             return Ok(());
         }
-        let what = match verb {
-            "reads" => "reads the target of an asynchronous copy that was not waited for",
-            _ => "writes the target of an asynchronous copy that was not waited for",
-        };
-        let other = Some((granule.copy_pc as usize, usize::from(granule.copy_warp)));
+        Err(Conflict {
+            kind: FaultKind::Race,
+            offset: index * 4 + (write & bytes).trailing_zeros() as usize,
+            what,
+            other: self.pc_of(write >> 4).map(|pc| (pc, writer)),
+        })
+    }
+
+    #[inline(always)]
+    fn check_pending(&self, index: usize, bytes: u32, what: &'static str) -> Result<(), Conflict> {
+        let pending = u32::from((self.state[index] & PENDING) >> 4) & bytes;
+        if pending == 0 {
+            return Ok(());
+        }
+        let other = self
+            .writes
+            .get(index)
+            .and_then(|write| self.pc_of(write >> 4));
         Err(Conflict {
             kind: FaultKind::AsyncPending,
-            offset: index * 4,
+            offset: index * 4 + pending.trailing_zeros() as usize,
             what,
-            other,
+            other: other.map(|pc| (pc, usize::from(self.writers[index] & !ATOMIC))),
         })
+    }
+
+    /// The instruction of a stamp of this block.
+    fn pc_of(&self, number: u32) -> Option<usize> {
+        let at = number.checked_sub(self.before + 1)?;
+        self.pcs.get(at as usize).map(|&pc| pc as usize)
+    }
+}
+
+fn join(own: &mut [u32], other: &[u32]) {
+    for (own, &other) in own.iter_mut().zip(other) {
+        *own = (*own).max(other);
     }
 }
 
 /// The granules of a range of bytes, each with the bits of its bytes.
-fn granules(offset: usize, len: usize) -> impl Iterator<Item = (usize, u8)> {
+#[inline(always)]
+fn granules(offset: usize, len: usize) -> impl Iterator<Item = (usize, u32)> {
     let end = offset + len;
     (offset / 4..end.div_ceil(4)).map(move |index| {
         let first = offset.saturating_sub(index * 4).min(4);
         let last = (end - index * 4).min(4);
-        (index, (0xf << first & (0xf >> (4 - last))) as u8)
+        (index, ALL << first & (ALL >> (4 - last)))
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shadow() -> Shadow {
-        Shadow::new(64, 2, true)
-    }
-
-    fn barrier(shadow: &mut Shadow) {
-        let collected: Vec<u32> = (0..2)
-            .map(|known| shadow.clocks_of(0)[known].max(shadow.clocks_of(1)[known]))
-            .collect();
-        for warp in 0..2 {
-            shadow.acquire(warp, &collected);
-            shadow.advance(warp);
-        }
-    }
-
-    #[test]
-    fn ranges_become_granules() {
-        assert_eq!(granules(0, 4).collect::<Vec<_>>(), [(0, 0xf)]);
-        assert_eq!(
-            granules(6, 4).collect::<Vec<_>>(),
-            [(1, 0b1100), (2, 0b0011)]
-        );
-        assert_eq!(granules(5, 1).collect::<Vec<_>>(), [(1, 0b0010)]);
-    }
-
-    #[test]
-    fn a_barrier_orders_accesses_and_nothing_else_does() {
-        let mut shadow = shadow();
-        shadow.write(0, 1, 0, 4).expect("the first access");
-        let race = shadow.read(1, 2, 0, 4, true).expect_err("no barrier");
-        assert_eq!((race.kind, race.other), (FaultKind::Race, Some((1, 0))));
-        assert!(shadow.write(1, 2, 0, 4).is_err());
-        shadow.read(0, 3, 0, 4, true).expect("its own write");
-        barrier(&mut shadow);
-        shadow.read(1, 4, 0, 4, true).expect("a barrier between");
-        let race = shadow
-            .write(0, 5, 0, 4)
-            .expect_err("the other warp still reads");
-        assert_eq!((race.kind, race.other), (FaultKind::Race, Some((4, 1))));
-        barrier(&mut shadow);
-        shadow.write(0, 6, 0, 4).expect("a barrier between");
-    }
-
-    #[test]
-    fn neighbouring_bytes_do_not_race() {
-        let mut shadow = shadow();
-        shadow.write(0, 1, 0, 2).expect("half");
-        shadow.write(1, 2, 2, 2).expect("the other half");
-    }
-
-    #[test]
-    fn copies_are_untouchable_until_waited_for() {
-        let mut shadow = shadow();
-        shadow.begin_copy(0, 1, 16, 16).expect("fresh");
-        let pending = shadow.read(0, 2, 20, 4, true).expect_err("in flight");
-        assert_eq!(
-            (pending.kind, pending.other),
-            (FaultKind::AsyncPending, Some((1, 0)))
-        );
-        assert!(shadow.write(0, 2, 20, 4).is_err());
-        shadow.end_copy(0, 3, 16, 16);
-        shadow.read(0, 4, 20, 4, true).expect("waited for");
-        let race = shadow
-            .read(1, 4, 20, 4, true)
-            .expect_err("others need a barrier");
-        assert_eq!(race.kind, FaultKind::Race);
-        barrier(&mut shadow);
-        shadow.read(1, 5, 20, 4, true).expect("a barrier between");
-    }
-
-    #[test]
-    fn unwritten_bytes_are_found() {
-        let mut shadow = shadow();
-        shadow.write(0, 1, 0, 2).expect("half");
-        let conflict = shadow.read(0, 2, 0, 4, true).expect_err("the other half");
-        assert_eq!(
-            (conflict.kind, conflict.offset),
-            (FaultKind::Uninitialized, 2)
-        );
-        shadow.read(0, 2, 0, 4, false).expect("unchecked");
-    }
-}
+mod tests;

@@ -1,123 +1,273 @@
-//! Matrix instructions; the layouts of fragments are those of the PTX ISA, "Matrix Fragments for
-//! mma.m16n8k16 / mma.m16n8k8" and "ldmatrix".
+//! Matrix instructions. The layouts of fragments are those of the PTX ISA, "Matrix Fragments for mma" and
+//! "ldmatrix": lane 4g + m holds neighbours in row or column g, from m on.
 
-use super::access;
+use super::access::{self, Outcome};
+use super::address::{self, Place, Targets};
 use super::cta::Env;
 use super::warp::Warp;
-use crate::fault::Fault;
-use crate::program::lanes::{f16_bits, f32_of_bf16, f32_of_f16};
-use crate::program::op::{LoadMatrix, Mma};
+use crate::program::lanes::{f16_bits, f32_of_bf16, f32_of_f16, out};
+use crate::program::op::{Address, Element, Lanes, Mma, Op, Order, Space};
+use crate::program::simd::{Loops, vectorized};
 
-const M: usize = 16;
-const N: usize = 8;
-const MAX_K: usize = 16;
+impl Element {
+    /// Elements in a register.
+    fn packed(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::Tf32 => 1,
+            Self::Int8(_) => 4,
+        }
+    }
+}
 
-/// d = a * b + c. Products of 16-bit elements are exact in f32; they are added to c in f32, in order
-/// of k. (Tensor cores add several products at once with fewer roundings.)
+impl Mma {
+    /// Columns of `a`, which are rows of `b`.
+    fn k(&self) -> usize {
+        self.b.len() * 4 * self.element.packed()
+    }
+
+    /// Multiplications and additions.
+    pub(super) fn flops(&self) -> u64 {
+        2 * 16 * 8 * self.k() as u64
+    }
+}
+
 pub(super) fn mma(warp: &mut Warp, mma: &Mma) {
-    let decode = if mma.bf16 { f32_of_bf16 } else { f32_of_f16 };
-    // A by k, then row; B by k, then column: the loops below run along rows of both.
-    let mut a = [[0f32; M]; MAX_K];
-    let mut b = [[0f32; N]; MAX_K];
-    let k_count = mma.a.len() * 4;
-    for lane in 0..32 {
-        let (group, member) = (lane / 4, lane % 4);
-        for (reg, &slot) in mma.a.iter().enumerate() {
-            // Registers alternate between the upper and lower eight rows, then go right.
-            let bits = warp.w[slot as usize][lane];
-            let (row, k) = (group + 8 * (reg % 2), member * 2 + 8 * (reg / 2));
-            a[k][row] = decode(bits & 0xffff);
-            a[k + 1][row] = decode(bits >> 16);
-        }
-        for (reg, &slot) in mma.b.iter().enumerate() {
-            let bits = warp.w[slot as usize][lane];
-            let k = member * 2 + 8 * reg;
-            b[k][group] = decode(bits & 0xffff);
-            b[k + 1][group] = decode(bits >> 16);
-        }
-    }
-    let mut sums = accumulators(warp, mma);
-    for k in 0..k_count {
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let factor = a[k][row];
-            for (sum, &b) in sums.iter_mut().zip(&b[k]) {
-                *sum += factor * b;
-            }
-        }
-    }
+    let sums = match mma.element {
+        Element::F16 => multiply(warp, mma, |bits, half| {
+            f32_of_f16(bits >> (16 * half) & 0xffff)
+        }),
+        Element::Bf16 => multiply(warp, mma, |bits, half| {
+            f32_of_bf16(bits >> (16 * half) & 0xffff)
+        }),
+        // The lower 13 bits are not looked at.
+        Element::Tf32 => multiply(warp, mma, |bits, _| f32::from_bits(bits & !0x1fff)),
+        Element::Int8(signed) => return integers(warp, mma, signed),
+    };
     put_accumulators(warp, mma, &sums);
 }
 
-fn accumulators(warp: &Warp, mma: &Mma) -> [[f32; N]; M] {
-    let mut sums = [[0f32; N]; M];
+fn multiply(warp: &Warp, mma: &Mma, decode: impl Fn(u32, u32) -> f32) -> [[f32; 8]; 16] {
+    vectorized(Multiply {
+        warp,
+        mma,
+        decode,
+        sums: accumulators(warp, mma),
+    })
+}
+
+/// a * b + c: products are exact, and added to c in order of k, each sum rounded once to f32. (Tensor
+/// cores add several products at once.)
+struct Multiply<'a, F> {
+    warp: &'a Warp,
+    mma: &'a Mma,
+    decode: F,
+    sums: [[f32; 8]; 16],
+}
+
+impl<F: Fn(u32, u32) -> f32> Loops for Multiply<'_, F> {
+    type Output = [[f32; 8]; 16];
+
+    #[inline(always)]
+    fn call(self) -> [[f32; 8]; 16] {
+        match (self.mma.element.packed(), self.mma.k()) {
+            (2, 16) => self.run::<2, 16>(),
+            (2, _) => self.run::<2, 8>(),
+            (_, 8) => self.run::<1, 8>(),
+            _ => self.run::<1, 4>(),
+        }
+    }
+}
+
+impl<F: Fn(u32, u32) -> f32> Multiply<'_, F> {
+    /// With `P` elements in a register and `K` columns.
+    #[inline(always)]
+    fn run<const P: usize, const K: usize>(mut self) -> [[f32; 8]; 16] {
+        let lanes = |slots: &[u32], reg: usize| &self.warp.w[slots[reg] as usize];
+        // By register and half: the elements that the 32 lanes hold.
+        let mut a = [[[0f32; 32]; P]; 4];
+        for (reg, a) in a.iter_mut().enumerate().take(K / P / 2) {
+            let bits = lanes(&self.mma.a, reg);
+            for (half, a) in a.iter_mut().enumerate() {
+                for (a, &bits) in a.iter_mut().zip(bits) {
+                    *a = (self.decode)(bits, half as u32);
+                }
+            }
+        }
+        let mut b = [[0f32; 8]; K];
+        for reg in 0..K / P / 4 {
+            let bits = lanes(&self.mma.b, reg);
+            for half in 0..P {
+                let mut values = [0f32; 32];
+                for (value, &bits) in values.iter_mut().zip(bits) {
+                    *value = (self.decode)(bits, half as u32);
+                }
+                for (lane, value) in values.into_iter().enumerate() {
+                    let (group, member) = (lane / 4, lane % 4);
+                    b[(reg * 4 + member) * P + half][group] = value;
+                }
+            }
+        }
+        for group in 0..8 {
+            for lower in 0..2 {
+                let mut sums = self.sums[group + 8 * lower];
+                for (k, b) in b.iter().enumerate() {
+                    let (reg, member, half) = (k / P / 4, k / P % 4, k % P);
+                    let factor = a[reg * 2 + lower][half][4 * group + member];
+                    for (sum, &b) in sums.iter_mut().zip(b) {
+                        *sum = factor.mul_add(b, *sum);
+                    }
+                }
+                self.sums[group + 8 * lower] = sums;
+            }
+        }
+        self.sums
+    }
+}
+
+fn accumulators(warp: &Warp, mma: &Mma) -> [[f32; 8]; 16] {
+    let mut sums = [[0f32; 8]; 16];
     for lane in 0..32 {
         let (group, member) = (lane / 4, lane % 4);
-        for half in 0..2 {
-            let row = &mut sums[group + 8 * half];
-            if mma.half_accumulator {
-                let bits = warp.w[mma.c[half] as usize][lane];
-                row[member * 2] = f32_of_f16(bits & 0xffff);
-                row[member * 2 + 1] = f32_of_f16(bits >> 16);
+        for lower in 0..2 {
+            let row = &mut sums[group + 8 * lower];
+            (row[member * 2], row[member * 2 + 1]) = if mma.half[1] {
+                let bits = warp.w[mma.c[lower] as usize][lane];
+                (f32_of_f16(bits & 0xffff), f32_of_f16(bits >> 16))
             } else {
-                row[member * 2] = f32::from_bits(warp.w[mma.c[half * 2] as usize][lane]);
-                row[member * 2 + 1] = f32::from_bits(warp.w[mma.c[half * 2 + 1] as usize][lane]);
-            }
+                let bits = |at: usize| warp.w[mma.c[lower * 2 + at] as usize][lane];
+                (f32::from_bits(bits(0)), f32::from_bits(bits(1)))
+            };
         }
     }
     sums
 }
 
-fn put_accumulators(warp: &mut Warp, mma: &Mma, sums: &[[f32; N]; M]) {
-    for lane in 0..32 {
-        let (group, member) = (lane / 4, lane % 4);
-        for half in 0..2 {
-            let (x, y) = (
-                sums[group + 8 * half][member * 2],
-                sums[group + 8 * half][member * 2 + 1],
-            );
-            if mma.half_accumulator {
-                warp.w[mma.d[half] as usize][lane] = f16_bits(x) | f16_bits(y) << 16;
+fn put_accumulators(warp: &mut Warp, mma: &Mma, sums: &[[f32; 8]; 16]) {
+    for lower in 0..2 {
+        let pair = |at: usize| -> Lanes {
+            std::array::from_fn(|lane| sums[lane / 4 + 8 * lower][lane % 4 * 2 + at].to_bits())
+        };
+        let (x, y) = (pair(0), pair(1));
+        if mma.half[0] {
+            let packed = |lane: usize| {
+                f16_bits(f32::from_bits(x[lane])) | f16_bits(f32::from_bits(y[lane])) << 16
+            };
+            warp.w[mma.d[lower] as usize] = std::array::from_fn(packed);
+        } else {
+            warp.w[mma.d[lower * 2] as usize] = x.map(|bits| out(f32::from_bits(bits)));
+            warp.w[mma.d[lower * 2 + 1] as usize] = y.map(|bits| out(f32::from_bits(bits)));
+        }
+    }
+}
+
+/// Integers are summed exactly, then wrapped or saturated.
+fn integers(warp: &mut Warp, mma: &Mma, [a_signed, b_signed]: [bool; 2]) {
+    let element = |slot: u32, lane: usize, at: usize, signed: bool| {
+        let byte = (warp.w[slot as usize][lane] >> (8 * at)) as u8;
+        if signed {
+            i64::from(byte as i8)
+        } else {
+            i64::from(byte)
+        }
+    };
+    let mut result = [[0u32; 32]; 4];
+    for (reg, result) in result.iter_mut().enumerate() {
+        let (lower, odd) = (reg / 2, reg % 2);
+        for (lane, result) in result.iter_mut().enumerate() {
+            let (group, col) = (lane / 4, lane % 4 * 2 + odd);
+            let mut sum = i64::from(warp.w[mma.c[reg] as usize][lane] as i32);
+            for k in 0..mma.k() {
+                let (part, member, at) = (k / 16, k / 4 % 4, k % 4);
+                let a = element(mma.a[part * 2 + lower], 4 * group + member, at, a_signed);
+                let b = element(mma.b[part], 4 * col + member, at, b_signed);
+                sum += a * b;
+            }
+            *result = if mma.saturate {
+                sum.clamp(i32::MIN.into(), i32::MAX.into()) as u32
             } else {
-                warp.w[mma.d[half * 2] as usize][lane] = nan_bits(x);
-                warp.w[mma.d[half * 2 + 1] as usize][lane] = nan_bits(y);
+                sum as u32
+            };
+        }
+    }
+    for (&slot, result) in mma.d.iter().zip(result) {
+        warp.w[slot as usize] = result;
+    }
+}
+
+/// `ldmatrix`, `stmatrix`, `movmatrix`.
+pub(super) fn move_matrices(warp: &mut Warp, env: &mut Env<'_>, op: &Op, pc: usize) -> Outcome<()> {
+    match op {
+        Op::LoadMatrix(load) => {
+            let count = load.dests.len();
+            let rows = rows(warp, load.space, load.address, count);
+            let rows = on_shared(warp, env, &rows, pc)?;
+            access::read(warp, env, &rows, 16, pc, Order::Weak)?;
+            for (matrix, &dest) in load.dests.iter().enumerate() {
+                // Eight lanes have the rows of a matrix, four words each.
+                let mut fragment: Lanes =
+                    std::array::from_fn(|lane| env.words[lane % 4][8 * matrix + lane / 4]);
+                if load.transposed {
+                    fragment = transposed(&fragment);
+                }
+                warp.w[dest as usize] = fragment;
             }
         }
-    }
-}
-
-fn nan_bits(x: f32) -> u32 {
-    crate::program::lanes::out(x)
-}
-
-/// Lanes 8i to 8i + 7 give the rows of matrix i; a lane receives two neighbours of row lane / 4, or
-/// of column lane / 4 when transposed.
-pub(super) fn load_matrix(
-    warp: &mut Warp,
-    env: &mut Env<'_>,
-    load: &LoadMatrix,
-    pc: usize,
-) -> Result<(), Box<Fault>> {
-    let count = load.dests.len();
-    let mut rows = [[0u8; 16]; 32];
-    let mut offsets = [0u32; 32];
-    for lane in 0..8 * count {
-        (offsets[lane], rows[lane]) = access::load_row(warp, env, load.address, pc, lane)?;
-    }
-    env.counters.shared(&offsets[..8 * count], 16);
-    let element = |row: usize, col: usize| {
-        u32::from(rows[row][2 * col]) | u32::from(rows[row][2 * col + 1]) << 8
-    };
-    for (matrix, &dest) in load.dests.iter().enumerate() {
-        let first = 8 * matrix;
-        for lane in 0..32 {
-            let (line, pair) = (lane / 4, lane % 4 * 2);
-            let (lo, hi) = if load.transposed {
-                (element(first + pair, line), element(first + pair + 1, line))
-            } else {
-                (element(first + line, pair), element(first + line, pair + 1))
-            };
-            warp.w[dest as usize][lane] = lo | hi << 16;
+        Op::StoreMatrix(store) => {
+            let count = store.sources.len();
+            for (matrix, &source) in store.sources.iter().enumerate() {
+                let mut fragment = warp.w[source as usize];
+                if store.transposed {
+                    fragment = transposed(&fragment);
+                }
+                for (lane, &word) in fragment.iter().enumerate() {
+                    env.words[lane % 4][8 * matrix + lane / 4] = word;
+                }
+            }
+            let rows = rows(warp, store.space, store.address, count);
+            let rows = on_shared(warp, env, &rows, pc)?;
+            access::write(warp, env, &rows, 16, pc, Order::Weak)?;
         }
+        Op::MoveMatrix(to, from) => {
+            warp.w[*to as usize] = transposed(&warp.w[*from as usize]);
+        }
+        _ => {}
     }
     Ok(())
+}
+
+/// The rows of `count` matrices: lanes 8i to 8i + 7 give the addresses of those of matrix i.
+fn rows(warp: &Warp, space: Space, address: Address, count: usize) -> Targets {
+    let at = address::addresses(warp, address);
+    let lanes = u32::MAX >> (32 - 8 * count);
+    address::next_targets(space, &at, &mut { lanes })
+}
+
+/// Rows must be in shared memory, all of them.
+fn on_shared(warp: &Warp, env: &Env<'_>, rows: &Targets, pc: usize) -> Outcome<Targets> {
+    if rows.place == Place::Shared && rows.lanes.trailing_ones().is_multiple_of(8) {
+        return Ok(*rows);
+    }
+    let access = super::report::Access {
+        warp: warp.index,
+        pc,
+        targets: rows,
+        bytes: 16,
+    };
+    let kind = crate::fault::FaultKind::IllegalAddress;
+    Err(access.fault(
+        env,
+        kind,
+        "a row of a matrix is not in shared memory",
+        rows.lanes,
+    ))
+}
+
+/// An 8x8 matrix of 16-bit elements, two in each lane, the other way round.
+fn transposed(fragment: &Lanes) -> Lanes {
+    let element = |row: usize, col: usize| fragment[4 * row + col / 2] >> (col % 2 * 16) & 0xffff;
+    std::array::from_fn(|lane| {
+        let (row, col) = (lane / 4, lane % 4 * 2);
+        element(col, row) | element(col + 1, row) << 16
+    })
 }

@@ -4,23 +4,26 @@ use super::copies::Copies;
 use crate::memory::Bits;
 use crate::program::Kernel;
 use crate::program::op::{Lanes, Slot, Wide};
+use crate::program::simd::vectorized;
 
 /// Lanes of a warp that are at the same instruction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) pc: u32,
     pub(super) mask: u32,
-    /// At an instruction that needs lanes which are elsewhere.
-    pub(super) waiting: bool,
+    pub(super) wait: Wait,
 }
 
-/// Why a warp does not run.
+/// What the lanes of a group wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    Ready,
-    /// At this barrier, with the instruction it stands at.
-    Barrier(usize, usize),
-    Done,
+pub(super) enum Wait {
+    Nothing,
+    /// Lanes that the instruction needs and that are elsewhere.
+    Lanes,
+    /// The rest of the warp at this barrier, at whatever instruction.
+    Warp(u8),
+    /// Other warps at this barrier.
+    Barrier(u8),
 }
 
 pub(super) struct Warp {
@@ -28,10 +31,13 @@ pub(super) struct Warp {
     pub(super) p: Vec<u32>,
     pub(super) w: Vec<Lanes>,
     pub(super) d: Vec<Wide>,
+    /// The carry of every lane.
+    pub(super) carry: u32,
     pub(super) groups: Vec<Group>,
     /// Lanes that have not exited.
     pub(super) live: u32,
-    pub(super) state: State,
+    /// The lane whose group runs first in the next turn, whatever its rank.
+    pub(super) preferred: Option<u32>,
     pub(super) copies: Copies,
     /// Local memory, lane after lane.
     pub(super) local: Vec<u8>,
@@ -49,9 +55,10 @@ impl Warp {
             p: vec![0; p],
             w: vec![[0; 32]; w],
             d: vec![[0; 32]; d],
+            carry: 0,
             groups: Vec::new(),
             live: 0,
-            state: State::Done,
+            preferred: None,
             copies: Copies::default(),
             local: vec![0; local],
             local_written: Bits::new(local),
@@ -61,96 +68,125 @@ impl Warp {
 
     /// Puts lanes `mask` at the first instruction.
     pub(super) fn start(&mut self, mask: u32) {
-        self.groups = vec![Group {
+        self.groups.clear();
+        self.groups.push(Group {
             pc: 0,
             mask,
-            waiting: false,
-        }];
+            wait: Wait::Nothing,
+        });
         self.live = mask;
-        self.state = State::Ready;
+        self.preferred = None;
         self.copies = Copies::default();
         self.local_written.clear();
     }
 
-    /// The group to run: of those that do not wait, that of lowest rank.
+    /// True when every lane has exited.
+    pub(super) fn is_done(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// True when some lanes wait for nothing.
+    pub(super) fn can_run(&self) -> bool {
+        self.groups.iter().any(|group| group.wait == Wait::Nothing)
+    }
+
+    /// True when some lanes wait for other warps.
+    pub(super) fn is_at_barrier(&self) -> bool {
+        let waits = |group: &Group| matches!(group.wait, Wait::Barrier(_));
+        self.groups.iter().any(waits)
+    }
+
+    /// The group to run: of those that do not wait, that of lowest rank, or the preferred one.
     pub(super) fn pick(&self, ranks: &[u32]) -> Option<usize> {
-        let rank = |group: &Group| ranks.get(group.pc as usize).copied().unwrap_or(u32::MAX);
+        if let [group] = self.groups[..] {
+            return (group.wait == Wait::Nothing).then_some(0);
+        }
+        let rank = |group: &Group| {
+            let preferred = self
+                .preferred
+                .is_some_and(|lane| group.mask >> lane & 1 == 1);
+            let rank = ranks.get(group.pc as usize).copied().unwrap_or(u32::MAX);
+            (!preferred, rank)
+        };
         let ready = self
             .groups
             .iter()
             .enumerate()
-            .filter(|(_, group)| !group.waiting);
+            .filter(|(_, group)| group.wait == Wait::Nothing);
         ready
             .min_by_key(|(_, group)| rank(group))
             .map(|(index, _)| index)
     }
 
-    /// Joins the group at `index` with others at the same instruction.
-    pub(super) fn merge(&mut self, index: usize) {
-        let Group { pc, .. } = self.groups[index];
-        let mut mask = 0;
+    /// Adds lanes at an instruction, joining those that are there and still need others.
+    pub(super) fn add(&mut self, pc: u32, mask: u32) {
+        let mut all = mask;
         self.groups.retain(|group| {
-            let here = group.pc == pc;
-            if here {
-                mask |= group.mask;
+            let joins = group.pc == pc && !matches!(group.wait, Wait::Barrier(_));
+            if joins {
+                all |= group.mask;
             }
-            !here
+            !joins
         });
         self.groups.push(Group {
             pc,
-            mask,
-            waiting: false,
+            mask: all,
+            wait: Wait::Nothing,
         });
     }
 
-    /// Ends lanes. Whoever waited must look again: lanes that have exited are waited for no more.
+    /// Ends lanes. Whoever waited for lanes must look again: those that have exited are waited for
+    /// no more.
     pub(super) fn exit(&mut self, mask: u32) {
         self.live &= !mask;
         for group in &mut self.groups {
             group.mask &= !mask;
-            group.waiting = false;
+            if matches!(group.wait, Wait::Lanes | Wait::Warp(_)) {
+                group.wait = Wait::Nothing;
+            }
         }
         self.groups.retain(|group| group.mask != 0);
-        if self.groups.is_empty() {
-            self.state = State::Done;
-        }
     }
 
     /// The lanes whose predicate holds.
-    #[inline]
+    #[inline(always)]
     pub(super) fn predicate(&self, (slot, negated): (Slot, bool)) -> u32 {
         let value = self.p[slot as usize];
         if negated { !value } else { value }
     }
 
     /// Keeps results of active lanes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_w(&mut self, slot: Slot, value: &Lanes, mask: u32) {
         let dest = &mut self.w[slot as usize];
         if mask == u32::MAX {
             *dest = *value;
         } else {
-            for (lane, (dest, value)) in dest.iter_mut().zip(value).enumerate() {
-                *dest = if mask >> lane & 1 == 1 { *value } else { *dest };
-            }
+            vectorized(|| {
+                for (lane, (dest, value)) in dest.iter_mut().zip(value).enumerate() {
+                    *dest = if mask >> lane & 1 == 1 { *value } else { *dest };
+                }
+            });
         }
     }
 
     /// Keeps results of active lanes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_d(&mut self, slot: Slot, value: &Wide, mask: u32) {
         let dest = &mut self.d[slot as usize];
         if mask == u32::MAX {
             *dest = *value;
         } else {
-            for (lane, (dest, value)) in dest.iter_mut().zip(value).enumerate() {
-                *dest = if mask >> lane & 1 == 1 { *value } else { *dest };
-            }
+            vectorized(|| {
+                for (lane, (dest, value)) in dest.iter_mut().zip(value).enumerate() {
+                    *dest = if mask >> lane & 1 == 1 { *value } else { *dest };
+                }
+            });
         }
     }
 
     /// Keeps results of active lanes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_p(&mut self, slot: Slot, value: u32, mask: u32) {
         let dest = &mut self.p[slot as usize];
         *dest = *dest & !mask | value & mask;
@@ -158,6 +194,7 @@ impl Warp {
 }
 
 /// The lanes of a mask in order.
+#[inline(always)]
 pub(super) fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
     let mut rest = mask;
     std::iter::from_fn(move || {

@@ -315,20 +315,28 @@ impl Allocation {
         self.base
     }
 
-    /// The bytes at `offset`, and whether all of them were ever written.
+    /// Its contents.
     #[inline]
-    pub(crate) fn load(&self, offset: usize, out: &mut [u8]) -> bool {
-        let range = offset..offset + out.len();
-        out.copy_from_slice(&self.data[range.clone()]);
-        self.written.all(range)
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.data
     }
 
-    /// Writes bytes at `offset`.
+    /// Its contents, to be written; [`Allocation::mark`] tells what was.
     #[inline]
-    pub(crate) fn store(&mut self, offset: usize, bytes: &[u8]) {
-        let range = offset..offset + bytes.len();
-        self.data[range.clone()].copy_from_slice(bytes);
-        self.written.set(range);
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.data
+    }
+
+    /// True when all of `len` bytes at `offset` were ever written.
+    #[inline]
+    pub(crate) fn is_written(&self, offset: usize, len: usize) -> bool {
+        self.written.all(offset..offset + len)
+    }
+
+    /// Notes that `len` bytes at `offset` are written.
+    #[inline]
+    pub(crate) fn mark(&mut self, offset: usize, len: usize) {
+        self.written.set(offset..offset + len);
     }
 }
 
@@ -360,7 +368,7 @@ mod tests {
         memory.write(a + 2, &[9; 3]).expect("inside");
         memory.copy(b, a, 8).expect("inside");
         let index = memory.locate(b, 8, &mut 0).expect("inside");
-        let written = |offset| memory.allocation(index).load(offset, &mut [0]);
+        let written = |offset| memory.allocation(index).is_written(offset, 1);
         assert_eq!(
             [0, 1, 2, 3, 4, 5].map(written),
             [false, false, true, true, true, false]

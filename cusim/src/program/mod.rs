@@ -1,9 +1,13 @@
 //! A module decoded for execution.
 
 mod decode;
+mod inline;
 pub(crate) mod lanes;
 pub(crate) mod op;
+mod rounding;
+pub(crate) mod simd;
 mod slots;
+mod text;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,10 +29,10 @@ pub(crate) mod window {
     pub(crate) const LOCAL: u64 = 0x2_0000_0000;
     /// Kernel parameters.
     pub(crate) const PARAM: u64 = 0x3_0000_0000;
-    /// Constant memory.
-    pub(crate) const CONST: u64 = 0x4_0000_0000;
+    /// In the space of parameters: where arguments of inlined calls begin, which are in local memory.
+    pub(crate) const ARGUMENTS: u64 = 0x1_0000;
 }
-const _: () = assert!(window::CONST + window::SIZE <= GLOBAL_BASE);
+const _: () = assert!(window::PARAM + window::SIZE <= GLOBAL_BASE);
 
 /// Why a module cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -82,6 +86,8 @@ pub struct Program {
 pub struct Kernel {
     name: Arc<str>,
     function: usize,
+    /// The body with all calls inlined.
+    body: ast::Body,
     params: Vec<ParamInfo>,
     param_bytes: u32,
     static_shared: u32,
@@ -146,24 +152,23 @@ impl Program {
 
     /// Where instruction `pc` of a kernel stands.
     pub(crate) fn site(&self, kernel: &Kernel, pc: usize) -> Site {
-        let function = &self.module.functions[kernel.function];
-        let Some(instruction) = function
-            .body
-            .as_ref()
-            .and_then(|body| body.instructions.get(pc))
-        else {
+        let Some(instruction) = kernel.body.instructions.get(pc) else {
             return Site {
                 instruction: "end of kernel".to_owned(),
                 ..Site::default()
             };
         };
+        let names = text::Names {
+            module: &self.module,
+            entry: &self.module.functions[kernel.function],
+            body: &kernel.body,
+        };
         let source = instruction.loc.and_then(|loc| {
             let path = self.module.files.get(&loc.file)?;
             Some(format!("{path}:{}", loc.line))
         });
-        let instruction_text = decode::mnemonic(instruction);
         Site {
-            instruction: instruction_text,
+            instruction: names.instruction(instruction),
             source,
             ptx_line: instruction.line,
         }

@@ -47,19 +47,36 @@ pub(crate) struct Access {
     pub(crate) signed: bool,
     /// One for each element; `None` is `_`.
     pub(crate) regs: Vec<Option<Reg>>,
+    /// What order it keeps with accesses of other warps.
+    pub(crate) order: Order,
+}
+
+/// How an access is ordered against those of other warps (PTX ISA, "Memory Consistency Model").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// By barriers alone: a race otherwise.
+    Weak,
+    /// It does not race with others like it.
+    Relaxed,
+    Acquire,
+    Release,
+    AcquireRelease,
 }
 
 /// `atom` and `red`.
 pub(crate) struct Atomic {
     pub(crate) space: Space,
     pub(crate) address: Address,
+    /// Bytes of one element.
     pub(crate) width: usize,
-    pub(crate) dest: Option<Reg>,
-    pub(crate) operand: Reg,
+    /// One for each element; `None` where nothing is returned.
+    pub(crate) dests: Vec<Option<Reg>>,
+    pub(crate) operands: Vec<Reg>,
     /// The new value of `cas`.
     pub(crate) second: Option<Reg>,
     /// Old value, operand and second operand to new value.
     pub(crate) f: fn(u64, u64, u64) -> u64,
+    pub(crate) order: Order,
 }
 
 /// `cp.async` of `size` bytes, of which `source_size` are copied and the rest zero-filled.
@@ -77,8 +94,28 @@ pub(crate) struct CopyAsync {
 #[derive(Debug, Clone)]
 pub(crate) struct LoadMatrix {
     pub(crate) dests: Vec<Slot>,
+    pub(crate) space: Space,
     pub(crate) address: Address,
     pub(crate) transposed: bool,
+}
+
+/// `stmatrix`: the reverse of [`LoadMatrix`].
+#[derive(Debug, Clone)]
+pub(crate) struct StoreMatrix {
+    pub(crate) sources: Vec<Slot>,
+    pub(crate) space: Space,
+    pub(crate) address: Address,
+    pub(crate) transposed: bool,
+}
+
+/// What the elements of `a` and `b` are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Element {
+    F16,
+    Bf16,
+    Tf32,
+    /// Signs of a and b.
+    Int8([bool; 2]),
 }
 
 /// `mma.m16n8kK` with `a` row-major and `b` column-major.
@@ -88,9 +125,11 @@ pub(crate) struct Mma {
     pub(crate) a: Vec<Slot>,
     pub(crate) b: Vec<Slot>,
     pub(crate) c: Vec<Slot>,
-    pub(crate) bf16: bool,
-    /// The accumulators are f16 pairs instead of f32.
-    pub(crate) half_accumulator: bool,
+    pub(crate) element: Element,
+    /// The accumulators are f16 pairs, by d and c, instead of words.
+    pub(crate) half: [bool; 2],
+    /// `.satfinite` of integers.
+    pub(crate) saturate: bool,
 }
 
 /// Which lane `shfl` reads.
@@ -123,54 +162,161 @@ pub(crate) enum VoteMode {
     Ballot,
 }
 
+/// Logic with a predicate, which may be negated.
+pub(crate) type Combine = (fn(u32, u32) -> u32, Slot, bool);
+
 /// Where the result of a comparison goes.
 #[derive(Debug, Clone)]
 pub(crate) struct SetTo {
     pub(crate) dest: Option<Slot>,
+    /// `set` writes these bits where the comparison holds, and zeros elsewhere.
+    pub(crate) value: Option<(Slot, u32)>,
     /// `p|q`: q gets the comparison negated before it is combined.
     pub(crate) complement: Option<Slot>,
     /// `.and`, `.or`, `.xor` with a predicate, which may be negated.
-    pub(crate) combine: Option<(fn(u32, u32) -> u32, Slot, bool)>,
+    pub(crate) combine: Option<Combine>,
 }
 
-/// One decoded instruction.
+/// Where the results of comparing the halves of two pairs go: `p` the low ones, `q` the high ones.
+pub(crate) struct SetHalves {
+    /// Of the lower halves of words.
+    pub(crate) compare: fn(&Lanes, &Lanes) -> u32,
+    pub(crate) sources: [Slot; 2],
+    pub(crate) dests: [Option<Slot>; 2],
+    /// `.and`, `.or`, `.xor` with a predicate, which may be negated.
+    pub(crate) combine: Option<Combine>,
+}
+
+/// Arithmetic that reads (`addc`) or writes (`.cc`) the carry of its lane.
+pub(crate) struct Carry {
+    /// Sources and carry to result and carry.
+    pub(crate) f: fn(&[u64; 3], bool) -> (u64, bool),
+    pub(crate) dest: Reg,
+    pub(crate) sources: Vec<Reg>,
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
+}
+
+/// `bar` and `barrier`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Barrier {
+    pub(crate) id: Slot,
+    pub(crate) count: Option<Slot>,
+    pub(crate) kind: BarrierKind,
+    /// All lanes of a warp come to the same instruction together.
+    pub(crate) aligned: bool,
+}
+
+/// What a barrier does besides counting arrivals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BarrierKind {
+    Sync,
+    Arrive,
+    /// Combines a predicate, which may be negated, of all threads.
+    Reduce(Reduction, Reg2, (Slot, bool)),
+}
+
+/// How `bar.red` combines predicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reduction {
+    And,
+    Or,
+    Count,
+}
+
+/// Functions that the CUDA runtime provides to kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum System {
+    /// `vprintf(format, arguments) -> count`
+    Printf,
+    /// `__assertfail(message, file, line, function, character size)`
+    AssertFail,
+}
+
+/// A call of a [`System`] function: where in local memory its arguments are and the result goes.
+#[derive(Debug, Clone)]
+pub(crate) struct SystemCall {
+    pub(crate) function: System,
+    pub(crate) arguments: Vec<u64>,
+    pub(crate) result: Option<u64>,
+}
+
+/// What is done to an `mbarrier` object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MBarrierKind {
+    Init,
+    Invalidate,
+    /// Arrives and, without `.noComplete`, may complete the phase.
+    Arrive {
+        drop: bool,
+        no_complete: bool,
+    },
+    /// By the state that an arrival returned.
+    Test,
+    /// By the parity of the phase.
+    TestParity,
+    /// `cp.async.mbarrier.arrive`; `.noinc` counts among the expected arrivals.
+    AfterCopies {
+        no_increment: bool,
+    },
+}
+
+/// `mbarrier` instructions.
+#[derive(Debug, Clone)]
+pub(crate) struct MBarrier {
+    pub(crate) kind: MBarrierKind,
+    pub(crate) space: Space,
+    pub(crate) address: Address,
+    /// The state that an arrival returns, or the predicate of a test.
+    pub(crate) dest: Option<Reg>,
+    pub(crate) holds: Option<Slot>,
+    /// Count, state or parity.
+    pub(crate) operand: Option<Reg>,
+}
+
+pub(crate) type W1 = fn(&Lanes) -> Lanes;
+pub(crate) type W2 = fn(&Lanes, &Lanes) -> Lanes;
+pub(crate) type W3 = fn(&Lanes, &Lanes, &Lanes) -> Lanes;
+pub(crate) type D1 = fn(&Wide) -> Wide;
+pub(crate) type D2 = fn(&Wide, &Wide) -> Wide;
+pub(crate) type D3 = fn(&Wide, &Wide, &Wide) -> Wide;
+/// A function of one lane's operands, for what is not worth loops of its own.
+pub(crate) type Scalar = Box<dyn Fn(&[u64; 4]) -> u64 + Send + Sync>;
+
+/// One decoded instruction. Destinations come before sources.
 pub(crate) enum Op {
-    W1(fn(&mut Lanes, &Lanes), Slot, Slot),
-    W2(fn(&mut Lanes, &Lanes, &Lanes), Slot, Slot, Slot),
-    W3(
-        fn(&mut Lanes, &Lanes, &Lanes, &Lanes),
-        Slot,
-        Slot,
-        Slot,
-        Slot,
-    ),
-    D1(fn(&mut Wide, &Wide), Slot, Slot),
-    D2(fn(&mut Wide, &Wide, &Wide), Slot, Slot, Slot),
-    D3(fn(&mut Wide, &Wide, &Wide, &Wide), Slot, Slot, Slot, Slot),
+    W1(W1, Slot, Slot),
+    W2(W2, Slot, Slot, Slot),
+    W3(W3, Slot, Slot, Slot, Slot),
+    D1(D1, Slot, Slot),
+    D2(D2, Slot, Slot, Slot),
+    D3(D3, Slot, Slot, Slot, Slot),
     /// 64 bits to 32.
-    Narrow(fn(&mut Lanes, &Wide), Slot, Slot),
+    Narrow(fn(&Wide) -> Lanes, Slot, Slot),
     /// 32 bits to 64.
-    Widen(fn(&mut Wide, &Lanes), Slot, Slot),
+    Widen(fn(&Lanes) -> Wide, Slot, Slot),
     /// Two of 32 bits to one of 64.
-    Widen2(fn(&mut Wide, &Lanes, &Lanes), Slot, Slot, Slot),
+    Widen2(fn(&Lanes, &Lanes) -> Wide, Slot, Slot, Slot),
     /// `mad.wide`.
-    Widen2Add(fn(&mut Wide, &Lanes, &Lanes, &Wide), Slot, Slot, Slot, Slot),
+    Widen2Add(fn(&Lanes, &Lanes, &Wide) -> Wide, Slot, Slot, Slot, Slot),
     /// 64-bit shifts by a 32-bit count.
-    Shift64(fn(&mut Wide, &Wide, &Lanes), Slot, Slot, Slot),
-    /// Lane by lane, for what is not worth a loop of its own.
-    Slow1(Box<dyn Fn(u64) -> u64 + Send + Sync>, Reg, Reg),
+    Shift64(fn(&Wide, &Lanes) -> Wide, Slot, Slot, Slot),
+    /// `lop3` with its table.
+    Lop3(u8, Slot, [Slot; 3]),
     /// Lane by lane with up to four operands.
-    Slow(Box<dyn Fn(&[u64; 4]) -> u64 + Send + Sync>, Reg, Vec<Reg>),
+    Scalar(Scalar, Reg, Vec<Reg>),
+    Carry(Box<Carry>),
     SetW(fn(&Lanes, &Lanes) -> u32, Slot, Slot, SetTo),
     SetD(fn(&Wide, &Wide) -> u32, Slot, Slot, SetTo),
+    SetHalves(Box<SetHalves>),
     SelectW(Slot, Slot, Slot, (Slot, bool)),
     SelectD(Slot, Slot, Slot, (Slot, bool)),
-    /// Predicate logic on whole words.
-    P2(fn(u32, u32) -> u32, Slot, Slot, Slot),
-    /// `mov {lo, hi}, d`.
-    Split64([Option<Slot>; 2], Slot),
-    /// `mov {lo, hi}, w`.
-    Split32([Option<Slot>; 2], Slot),
+    /// Predicate logic on whole words; sources may be negated.
+    P2(fn(u32, u32) -> u32, Slot, (Slot, bool), (Slot, bool)),
+    /// A register in parts of this many bits, lowest first.
+    Split(Box<[Option<Reg>]>, u32, Reg),
+    /// A register from parts of this many bits, lowest first.
+    Join(Reg, u32, Box<[Reg]>),
     Load(Box<Access>),
     Store(Box<Access>),
     Atomic(Box<Atomic>),
@@ -179,6 +325,9 @@ pub(crate) enum Op {
     /// Waits until at most this many groups are in flight; `None` waits for everything.
     CopyWait(Option<u32>),
     LoadMatrix(Box<LoadMatrix>),
+    StoreMatrix(Box<StoreMatrix>),
+    /// `movmatrix`: destination, source.
+    MoveMatrix(Slot, Slot),
     Mma(Box<Mma>),
     Shuffle(Box<Shuffle>),
     /// Mode, destination, source predicate and whether it is negated, members.
@@ -187,26 +336,22 @@ pub(crate) enum Op {
     Match(Slot, Option<Slot>, Reg, Slot, bool),
     /// `redux.sync`: function, destination, value, members.
     Redux(fn(u32, u32) -> u32, Slot, Slot, Slot),
+    /// `elect.sync`: leader, its predicate, members.
+    Elect(Option<Slot>, Option<Slot>, Slot),
     ActiveMask(Slot),
-    /// `bar.sync id, count`.
-    Barrier {
-        id: Slot,
-        count: Option<Slot>,
-    },
-    /// `bar.arrive id, count`.
-    Arrive {
-        id: Slot,
-        count: Slot,
-    },
+    Barrier(Box<Barrier>),
     /// `bar.warp.sync members`.
     WarpBarrier(Slot),
+    MBarrier(Box<MBarrier>),
+    Fence,
     /// A clock: instructions executed so far stand in for cycles.
     Clock(Reg),
     Branch(u32),
-    BranchTable(Slot, Vec<u32>),
+    BranchTable(Slot, Box<[u32]>),
+    System(Box<SystemCall>),
     Exit,
     Trap,
-    /// Fences and hints: nothing is reordered here, so there is nothing to do.
+    /// Hints: there is nothing to do.
     Nothing,
 }
 
@@ -262,7 +407,7 @@ pub(crate) enum Special {
     NWarpId,
     SmId,
     NSmId,
-    GridId,
+    Constant(u32),
     LaneMaskEq,
     LaneMaskLe,
     LaneMaskLt,
@@ -271,52 +416,3 @@ pub(crate) enum Special {
     DynamicSharedSize,
     TotalSharedSize,
 }
-
-/// A loop over lanes of one source and result of any width, as a function.
-macro_rules! each1 {
-    (|$a:ident| $e:expr) => {
-        |d, a| {
-            for (d, $a) in d.iter_mut().zip(a.iter().copied()) {
-                *d = $e;
-            }
-        }
-    };
-}
-/// As `each1` with two sources.
-macro_rules! each2 {
-    (|$a:ident, $b:ident| $e:expr) => {
-        |d, a, b| {
-            for (d, ($a, $b)) in d.iter_mut().zip(a.iter().copied().zip(b.iter().copied())) {
-                *d = $e;
-            }
-        }
-    };
-}
-/// As `each1` with three sources.
-macro_rules! each3 {
-    (|$a:ident, $b:ident, $c:ident| $e:expr) => {
-        |d, a, b, c| {
-            let sources = a
-                .iter()
-                .copied()
-                .zip(b.iter().copied())
-                .zip(c.iter().copied());
-            for (d, (($a, $b), $c)) in d.iter_mut().zip(sources) {
-                *d = $e;
-            }
-        }
-    };
-}
-/// A comparison of every lane, as a mask.
-macro_rules! mask2 {
-    (|$a:ident, $b:ident| $e:expr) => {
-        |a, b| {
-            let mut mask = 0u32;
-            for (lane, ($a, $b)) in a.iter().copied().zip(b.iter().copied()).enumerate() {
-                mask |= u32::from($e) << lane;
-            }
-            mask
-        }
-    };
-}
-pub(crate) use {each1, each2, each3, mask2};

@@ -210,7 +210,12 @@ fn has_no_destination(opcode: &str) -> bool {
 fn defs_and_uses(instruction: &Instruction) -> (Vec<RegId>, Vec<RegId>) {
     let (mut defs, mut uses) = (Vec::new(), Vec::new());
     uses.extend(instruction.guard.map(|guard| guard.reg));
-    let no_destination = has_no_destination(&instruction.opcode);
+    // Of barriers, only a reduction gives a result.
+    let reduces = instruction
+        .modifiers
+        .iter()
+        .any(|modifier| &**modifier == "red");
+    let no_destination = has_no_destination(&instruction.opcode) && !reduces;
     for (at, operand) in instruction.operands.iter().enumerate() {
         let written = at == 0 && !no_destination && !matches!(operand, Operand::Address(..));
         registers(operand, if written { &mut defs } else { &mut uses });

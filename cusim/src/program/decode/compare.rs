@@ -1,7 +1,8 @@
-//! `setp`, `testp`, `selp` and predicate logic (PTX ISA, "Comparison and Selection").
+//! `setp`, `set`, `testp`, `selp`, `slct` and predicate logic (PTX ISA, "Comparison and Selection").
 
 use super::super::lanes::{d, f, f32_of_bf16, f32_of_f16, ftz};
-use super::super::op::{Lanes, Op, SetTo, Wide, mask2};
+use super::super::op::{Combine, Lanes, Op, Reg, SetHalves, SetTo, Wide};
+use super::super::simd::mask2;
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
 
@@ -33,12 +34,12 @@ macro_rules! float_compare {
             "le" => mask2!(|a, b| $read(a) <= $read(b)),
             "gt" => mask2!(|a, b| $read(a) > $read(b)),
             "ge" => mask2!(|a, b| $read(a) >= $read(b)),
-            "equ" => mask2!(|a, b| !($read(a) < $read(b) || $read(a) > $read(b))),
+            "equ" => mask2!(|a, b| $read(a) == $read(b) || $read(a).is_nan() || $read(b).is_nan()),
             "neu" => mask2!(|a, b| $read(a) != $read(b)),
-            "ltu" => mask2!(|a, b| !($read(a) >= $read(b))),
-            "leu" => mask2!(|a, b| !($read(a) > $read(b))),
-            "gtu" => mask2!(|a, b| !($read(a) <= $read(b))),
-            "geu" => mask2!(|a, b| !($read(a) < $read(b))),
+            "ltu" => mask2!(|a, b| $read(a) < $read(b) || $read(a).is_nan() || $read(b).is_nan()),
+            "leu" => mask2!(|a, b| $read(a) <= $read(b) || $read(a).is_nan() || $read(b).is_nan()),
+            "gtu" => mask2!(|a, b| $read(a) > $read(b) || $read(a).is_nan() || $read(b).is_nan()),
+            "geu" => mask2!(|a, b| $read(a) >= $read(b) || $read(a).is_nan() || $read(b).is_nan()),
             "num" => mask2!(|a, b| !$read(a).is_nan() && !$read(b).is_nan()),
             "nan" => mask2!(|a, b| $read(a).is_nan() || $read(b).is_nan()),
             _ => return None,
@@ -55,9 +56,21 @@ fn compare_w(name: &str, ty: &str, flush: bool) -> Option<CompareW> {
         ("f32", false) => float_compare!(name, f),
         ("f32", true) => float_compare!(name, ftz),
         ("f16", false) => float_compare!(name, |x: u32| f32_of_f16(x & 0xffff)),
+        ("f16", true) => float_compare!(name, flushed_f16),
         ("bf16", _) => float_compare!(name, |x: u32| f32_of_bf16(x & 0xffff)),
         _ => return None,
     })
+}
+
+/// f16 with subnormals as zeros.
+#[inline(always)]
+fn flushed_f16(x: u32) -> f32 {
+    let kept = if x & 0x7c00 == 0 {
+        x & 0x8000
+    } else {
+        x & 0xffff
+    };
+    f32_of_f16(kept)
 }
 
 fn compare_d(name: &str, ty: &str) -> Option<CompareD> {
@@ -71,35 +84,67 @@ fn compare_d(name: &str, ty: &str) -> Option<CompareD> {
 
 impl Context<'_> {
     pub(super) fn setp(&mut self, form: &Form<'_>) -> Result<Op> {
-        let Some((&name, rest)) = form.modifiers.split_first() else {
-            return form.unknown();
-        };
-        let combine = rest
-            .iter()
-            .copied()
-            .find(|m| matches!(*m, "and" | "or" | "xor"));
-        form.only(&[name, form.ty(), "ftz", "and", "or", "xor"])?;
         let (dest, complement) = match form.operand(0)? {
             Operand::Pair(p, q) => (self.dest_p(p)?, self.dest_p(q)?),
             operand => (self.dest_p(operand)?, None),
         };
-        let combine = match combine {
-            None => None,
-            Some(logic) => {
-                let (slot, negated) = self.pred(form.operand(3)?)?;
-                let f: fn(u32, u32) -> u32 = match logic {
-                    "and" => |a, b| a & b,
-                    "or" => |a, b| a | b,
-                    _ => |a, b| a ^ b,
-                };
-                Some((f, slot, negated))
-            }
+        let Some((&name, rest)) = form.modifiers.split_first() else {
+            return form.unknown();
         };
+        form.only(&[name, form.ty(), "ftz", "and", "or", "xor"])?;
+        let combine = self.combination(form, rest)?;
+        if form.ty().ends_with("x2") {
+            return self.set_halves(form, name, [dest, complement], combine);
+        }
         let to = SetTo {
             dest,
+            value: None,
             complement,
             combine,
         };
+        self.compare(form, name, to)
+    }
+
+    /// `set`: a comparison whose result is a number.
+    pub(super) fn set(&mut self, form: &Form<'_>) -> Result<Op> {
+        let [name, ref rest @ .., to, _] = form.modifiers[..] else {
+            return form.unknown();
+        };
+        form.only(&[name, to, form.ty(), "ftz", "and", "or", "xor"])?;
+        let combine = self.combination(form, rest)?;
+        let holds = match to {
+            "u32" | "s32" => u32::MAX,
+            "f32" => 1f32.to_bits(),
+            "u16" | "s16" => 0xffff,
+            "f16" => 0x3c00,
+            "bf16" => 0x3f80,
+            _ => return form.unknown(),
+        };
+        let to = SetTo {
+            dest: None,
+            value: Some((self.dest_w(form.operand(0)?)?, holds)),
+            complement: None,
+            combine,
+        };
+        self.compare(form, name, to)
+    }
+
+    /// The predicate that a comparison is combined with.
+    fn combination(&self, form: &Form<'_>, modifiers: &[&str]) -> Result<Option<Combine>> {
+        let logic = modifiers
+            .iter()
+            .find_map(|modifier| combine_function(modifier));
+        match (logic, form.operands().get(3)) {
+            (None, None) => Ok(None),
+            (Some(f), Some(operand)) => {
+                let (slot, negated) = self.pred(operand)?;
+                Ok(Some((f, slot, negated)))
+            }
+            _ => form.unknown(),
+        }
+    }
+
+    fn compare(&mut self, form: &Form<'_>, name: &str, to: SetTo) -> Result<Op> {
         let (a, b) = (form.operand(1)?, form.operand(2)?);
         if let Some(compare) = compare_d(name, form.ty()) {
             return Ok(Op::SetD(compare, self.d(a)?, self.d(b)?, to));
@@ -110,9 +155,31 @@ impl Context<'_> {
         }
     }
 
+    /// `setp.f16x2 p|q`: of the low halves and of the high halves.
+    fn set_halves(
+        &mut self,
+        form: &Form<'_>,
+        name: &str,
+        dests: [Option<u32>; 2],
+        combine: Option<Combine>,
+    ) -> Result<Op> {
+        let element = form.ty().trim_end_matches("x2");
+        let Some(compare) = compare_w(name, element, form.has("ftz")) else {
+            return form.unknown();
+        };
+        let sources = [self.w(form.operand(1)?)?, self.w(form.operand(2)?)?];
+        Ok(Op::SetHalves(Box::new(SetHalves {
+            compare,
+            sources,
+            dests,
+            combine,
+        })))
+    }
+
     pub(super) fn testp(&mut self, form: &Form<'_>) -> Result<Op> {
         let to = SetTo {
             dest: self.dest_p(form.operand(0)?)?,
+            value: None,
             complement: None,
             combine: None,
         };
@@ -160,24 +227,52 @@ impl Context<'_> {
         }
     }
 
+    /// `slct`: a where c is not negative, else b.
+    pub(super) fn slct(&mut self, form: &Form<'_>) -> Result<Op> {
+        form.only(&[
+            "ftz", "b16", "u16", "s16", "b32", "u32", "s32", "f32", "b64", "u64", "s64", "f64",
+        ])?;
+        let [.., ty, chooser @ ("s32" | "f32")] = form.modifiers[..] else {
+            return form.unknown();
+        };
+        let is_float = chooser == "f32";
+        let wide = ty.ends_with("64");
+        let o = form.operands();
+        let [_, a, b, c] = o else {
+            return form.unknown();
+        };
+        let sources = vec![self.any(a, wide)?, self.any(b, wide)?, Reg::W(self.w(c)?)];
+        let f = move |s: &[u64; 4]| {
+            let c = s[2] as u32;
+            // -0 is not negative; NaN chooses b.
+            let first = if is_float { f(c) >= 0.0 } else { c as i32 >= 0 };
+            if first { s[0] } else { s[1] }
+        };
+        Ok(Op::Scalar(Box::new(f), self.dest(&o[0])?, sources))
+    }
+
     pub(super) fn predicate_logic(&mut self, form: &Form<'_>) -> Result<Op> {
         let d = self
             .dest_p(form.operand(0)?)?
             .ok_or("the destination must be a predicate")?;
-        let plain = |(slot, negated): (u32, bool)| match negated {
-            false => Ok(slot),
-            true => Err("a negated operand cannot be executed here".to_owned()),
-        };
-        let a = plain(self.pred(form.operand(1)?)?)?;
+        let a = self.pred(form.operand(1)?)?;
         if form.opcode == "not" {
             return Ok(Op::P2(|a, _| !a, d, a, a));
         }
-        let b = plain(self.pred(form.operand(2)?)?)?;
-        let f: fn(u32, u32) -> u32 = match form.opcode {
-            "and" => |a, b| a & b,
-            "or" => |a, b| a | b,
-            _ => |a, b| a ^ b,
-        };
-        Ok(Op::P2(f, d, a, b))
+        let b = self.pred(form.operand(2)?)?;
+        match combine_function(form.opcode) {
+            Some(f) => Ok(Op::P2(f, d, a, b)),
+            None => form.unknown(),
+        }
     }
+}
+
+/// Logic of predicates by name.
+fn combine_function(name: &str) -> Option<fn(u32, u32) -> u32> {
+    Some(match name {
+        "and" => |a, b| a & b,
+        "or" => |a, b| a | b,
+        "xor" => |a, b| a ^ b,
+        _ => return None,
+    })
 }

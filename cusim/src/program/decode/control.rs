@@ -1,6 +1,6 @@
-//! Branches and barriers (PTX ISA, "Control Flow", `bar`, `barrier`).
+//! Branches, exits and calls of the runtime (PTX ISA, "Control Flow Instructions").
 
-use super::super::op::Op;
+use super::super::op::{Op, System, SystemCall};
 use super::{Context, Form, Result};
 use crate::ptx::ast::{Operand, Symbol};
 
@@ -9,6 +9,9 @@ impl Context<'_> {
         match form.opcode {
             "ret" | "exit" => Ok(Op::Exit),
             "trap" => Ok(Op::Trap),
+            // Without a debugger a breakpoint stops the kernel as a trap does.
+            "brkpt" => Ok(Op::Trap),
+            "call" => self.system_call(form),
             "bra" => match form.operand(0)? {
                 Operand::Symbol(symbol, 0) => Ok(Op::Branch(self.target(symbol)?)),
                 _ => form.unknown(),
@@ -22,33 +25,56 @@ impl Context<'_> {
                     return form.unknown();
                 };
                 let targets = targets.iter().map(|symbol| self.target(symbol));
-                Ok(Op::BranchTable(index, targets.collect::<Result<_>>()?))
+                Ok(Op::BranchTable(
+                    index,
+                    targets.collect::<Result<Box<[u32]>>>()?,
+                ))
             }
         }
+    }
+
+    /// A call of a function that the module only declares.
+    fn system_call(&mut self, form: &Form<'_>) -> Result<Op> {
+        let mut function = None;
+        let mut before = Vec::new();
+        let mut after = Vec::new();
+        for operand in form.operands() {
+            match operand {
+                Operand::Symbol(Symbol::Function(index), 0) => function = Some(*index),
+                Operand::List(list) if function.is_none() => before.extend(list),
+                Operand::List(list) => after.extend(list),
+                _ => return form.unknown(),
+            }
+        }
+        let name = function
+            .and_then(|index| self.module.functions.get(index as usize))
+            .map(|function| &*function.name);
+        let (function, count) = match name {
+            Some("vprintf") => (System::Printf, 2),
+            Some("__assertfail") => (System::AssertFail, 5),
+            Some(name) => return Err(format!("there is no function {name} to call")),
+            None => return form.unknown(),
+        };
+        let place = |operand: &&Operand| match operand {
+            Operand::Symbol(Symbol::Local(index), 0) => self.placed.local(*index),
+            _ => form.unknown(),
+        };
+        let arguments = after.iter().map(place).collect::<Result<Vec<_>>>()?;
+        if arguments.len() != count {
+            return form.unknown();
+        }
+        let result = before.first().map(place).transpose()?;
+        Ok(Op::System(Box::new(SystemCall {
+            function,
+            arguments,
+            result,
+        })))
     }
 
     fn target(&self, symbol: &Symbol) -> Result<u32> {
         match symbol {
             Symbol::Label(id) => Ok(self.body.labels[id.0 as usize].target),
             _ => Err("the target must be a label".to_owned()),
-        }
-    }
-
-    pub(super) fn barrier(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["cta", "sync", "aligned", "arrive", "warp"])?;
-        let id = self.w(form.operand(0)?)?;
-        if form.has("warp") {
-            return Ok(Op::WarpBarrier(id));
-        }
-        let count = form
-            .operands()
-            .get(1)
-            .map(|count| self.w(count))
-            .transpose()?;
-        match (form.has("arrive"), count) {
-            (true, Some(count)) => Ok(Op::Arrive { id, count }),
-            (true, None) => form.unknown(),
-            (false, count) => Ok(Op::Barrier { id, count }),
         }
     }
 }

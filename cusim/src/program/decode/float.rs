@@ -2,13 +2,13 @@
 //!
 //! Approximate instructions give the correctly rounded result, which is inside every documented bound.
 
-use super::super::lanes::{self, d, f, fma, ftz, max_f32, min_f32, out, out_ftz, saturate};
-use super::super::op::{Lanes, Op, Reg, Wide, each1, each2, each3};
+use super::super::lanes::{
+    self, d, f, ftz, max_f32, max_f64, min_f32, min_f64, out, out_ftz, saturate,
+};
+use super::super::op::{D1, D2, D3, Op, W1, W2, W3};
+use super::super::rounding::{self, Format, Rounding};
+use super::super::simd::{each1, each2, each3};
 use super::{Context, Form, Result};
-
-type F1 = fn(&mut Lanes, &Lanes);
-type F2 = fn(&mut Lanes, &Lanes, &Lanes);
-type F3 = fn(&mut Lanes, &Lanes, &Lanes, &Lanes);
 
 /// One function for each combination of `.ftz` and `.sat`.
 macro_rules! variants {
@@ -24,64 +24,101 @@ macro_rules! variants {
 
 impl Context<'_> {
     pub(super) fn float(&mut self, form: &Form<'_>) -> Result<Op> {
-        match form.ty() {
-            "f32" => self.float32(form),
-            "f64" => self.float64(form),
+        let directed = match form.rounding() {
+            None | Some(Rounding::Nearest) => None,
+            Some(rounding) => Some(rounding),
+        };
+        match (form.ty(), directed) {
+            ("f32", None) => self.float32(form),
+            ("f64", None) => self.float64(form),
+            ("f32", Some(rounding)) => self.directed32(form, rounding),
+            ("f64", Some(rounding)) => self.directed64(form, rounding),
             _ => self.half_float(form),
         }
     }
 
     fn float32(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["f32", "ftz", "sat", "rn", "approx", "full", "NaN"])?;
-        let d = self.dest_w(form.operand(0)?)?;
+        form.only(&[
+            "f32", "ftz", "sat", "rn", "approx", "full", "NaN", "xorsign", "abs",
+        ])?;
+        let dest = self.dest_w(form.operand(0)?)?;
         let a = self.w(form.operand(1)?)?;
         if let Some(function) = unary32(form) {
-            return Ok(Op::W1(function, d, a));
+            return Ok(Op::W1(function, dest, a));
         }
         let b = self.w(form.operand(2)?)?;
         if matches!(form.opcode, "fma" | "mad") {
             let c = self.w(form.operand(3)?)?;
-            let function: F3 = variants!(each3, form, |a, b, c| fma(a, b, c));
-            return Ok(Op::W3(function, d, a, b, c));
+            let function: W3 = variants!(each3, form, |a, b, c| a.mul_add(b, c));
+            return Ok(Op::W3(function, dest, a, b, c));
         }
-        let function: F2 = match form.opcode {
+        let function: W2 = match form.opcode {
             "add" => variants!(each2, form, |a, b| a + b),
             "sub" => variants!(each2, form, |a, b| a - b),
             "mul" => variants!(each2, form, |a, b| a * b),
             "div" => variants!(each2, form, |a, b| a / b),
-            "min" if form.has("NaN") => {
-                variants!(each2, form, |a, b| if a.is_nan() || b.is_nan() {
-                    f32::NAN
-                } else {
-                    min_f32(a, b)
-                })
-            }
-            "max" if form.has("NaN") => {
-                variants!(each2, form, |a, b| if a.is_nan() || b.is_nan() {
-                    f32::NAN
-                } else {
-                    max_f32(a, b)
-                })
-            }
-            "min" => variants!(each2, form, |a, b| min_f32(a, b)),
-            "max" => variants!(each2, form, |a, b| max_f32(a, b)),
+            "min" | "max" => return self.extremum(form, dest, a, b),
             // The sign of a and the magnitude of b.
             "copysign" => each2!(|a, b| a & 0x8000_0000 | b & 0x7fff_ffff),
             _ => return form.unknown(),
         };
-        Ok(Op::W2(function, d, a, b))
+        Ok(Op::W2(function, dest, a, b))
+    }
+
+    fn extremum(&mut self, form: &Form<'_>, dest: u32, a: u32, b: u32) -> Result<Op> {
+        let nan = |a: f32, b: f32| a.is_nan() || b.is_nan();
+        if form.has("xorsign") {
+            // Of the magnitudes, with the product's sign.
+            let (is_min, propagates, flushes) =
+                (form.opcode == "min", form.has("NaN"), form.has("ftz"));
+            return self.scalar(form, move |s| {
+                let read = |bits: u64| {
+                    if flushes {
+                        ftz(bits as u32)
+                    } else {
+                        f(bits as u32)
+                    }
+                };
+                let (a, b) = (read(s[0]), read(s[1]));
+                if propagates && nan(a, b) {
+                    return lanes::NAN_F32.into();
+                }
+                let choose = if is_min { min_f32 } else { max_f32 };
+                let magnitude = out(choose(a.abs(), b.abs()));
+                u64::from(magnitude | (a.to_bits() ^ b.to_bits()) & 0x8000_0000)
+            });
+        }
+        let function: W2 = match (form.opcode, form.has("NaN")) {
+            ("min", true) => variants!(each2, form, |a, b| if a.is_nan() | b.is_nan() {
+                f32::NAN
+            } else {
+                min_f32(a, b)
+            }),
+            ("max", true) => variants!(each2, form, |a, b| if a.is_nan() | b.is_nan() {
+                f32::NAN
+            } else {
+                max_f32(a, b)
+            }),
+            ("min", false) => variants!(each2, form, |a, b| min_f32(a, b)),
+            _ => variants!(each2, form, |a, b| max_f32(a, b)),
+        };
+        Ok(Op::W2(function, dest, a, b))
     }
 
     fn float64(&mut self, form: &Form<'_>) -> Result<Op> {
         form.only(&["f64", "rn", "approx", "ftz"])?;
         let dest = self.dest_d(form.operand(0)?)?;
         let a = self.d(form.operand(1)?)?;
-        let unary: Option<fn(&mut Wide, &Wide)> = match form.opcode {
-            "neg" => Some(each1!(|a| a ^ 1 << 63)),
-            "abs" => Some(each1!(|a| a & !(1 << 63))),
-            "sqrt" => Some(each1!(|a| d(a).sqrt().to_bits())),
-            "rcp" => Some(each1!(|a| (1.0 / d(a)).to_bits())),
-            "rsqrt" => Some(each1!(|a| (1.0 / d(a).sqrt()).to_bits())),
+        // Approximate forms work on the upper half of their operand; the lower is taken as zero.
+        let coarse = form.has("approx");
+        let unary: Option<D1> = match (form.opcode, coarse) {
+            ("neg", _) => Some(each1!(|a| a ^ 1 << 63)),
+            ("abs", _) => Some(each1!(|a| a & !(1 << 63))),
+            ("sqrt", _) => Some(each1!(|a| d(a).sqrt().to_bits())),
+            ("rcp", false) => Some(each1!(|a| (1.0 / d(a)).to_bits())),
+            ("rcp", true) => Some(each1!(|a| upper(1.0 / d(upper(d(a)))))),
+            ("rsqrt", false) => Some(each1!(|a| (1.0 / d(a).sqrt()).to_bits())),
+            ("rsqrt", true) => Some(each1!(|a| upper(1.0 / d(upper(d(a))).sqrt()))),
             _ => None,
         };
         if let Some(function) = unary {
@@ -90,42 +127,62 @@ impl Context<'_> {
         let b = self.d(form.operand(2)?)?;
         if matches!(form.opcode, "fma" | "mad") {
             let c = self.d(form.operand(3)?)?;
-            let function: fn(&mut Wide, &Wide, &Wide, &Wide) =
-                each3!(|a, b, c| d(a).mul_add(d(b), d(c)).to_bits());
+            let function: D3 = each3!(|a, b, c| d(a).mul_add(d(b), d(c)).to_bits());
             return Ok(Op::D3(function, dest, a, b, c));
         }
-        let function: fn(&mut Wide, &Wide, &Wide) = match form.opcode {
+        let function: D2 = match form.opcode {
             "add" => each2!(|a, b| (d(a) + d(b)).to_bits()),
             "sub" => each2!(|a, b| (d(a) - d(b)).to_bits()),
             "mul" => each2!(|a, b| (d(a) * d(b)).to_bits()),
             "div" => each2!(|a, b| (d(a) / d(b)).to_bits()),
-            "min" => each2!(|a, b| d(a).min(d(b)).to_bits()),
-            "max" => each2!(|a, b| d(a).max(d(b)).to_bits()),
+            "min" => each2!(|a, b| min_f64(d(a), d(b)).to_bits()),
+            "max" => each2!(|a, b| max_f64(d(a), d(b)).to_bits()),
             "copysign" => each2!(|a, b| a & 1 << 63 | b & !(1 << 63)),
             _ => return form.unknown(),
         };
         Ok(Op::D2(function, dest, a, b))
     }
 
-    /// A lane function of f64 values where a loop of its own is not worth it.
-    pub(super) fn slow_lanes(
-        &mut self,
-        form: &Form<'_>,
-        function: impl Fn(&[u64; 4]) -> u64 + Send + Sync + 'static,
-    ) -> Result<Op> {
-        let d = self.dest(form.operand(0)?)?;
-        let sources = form.operands()[1..]
-            .iter()
-            .map(|operand| self.w(operand).map(Reg::W));
-        let sources = sources.collect::<Result<Vec<_>>>()?;
-        if sources.len() > 4 {
+    /// f32 rounded in a direction: in f64 to odd, then once to f32.
+    fn directed32(&mut self, form: &Form<'_>, rounding: Rounding) -> Result<Op> {
+        form.only(&["f32", "ftz", "sat", "rz", "rm", "rp"])?;
+        let Some(operation) = rounding::odd_result(form.opcode) else {
             return form.unknown();
-        }
-        Ok(Op::Slow(Box::new(function), d, sources))
+        };
+        let (flush, sat) = (form.has("ftz"), form.has("sat"));
+        self.scalar(form, move |s| {
+            let read = |bits: u64| -> f64 {
+                if flush {
+                    ftz(bits as u32).into()
+                } else {
+                    f(bits as u32).into()
+                }
+            };
+            let result = operation(read(s[0]), read(s[1]), read(s[2]));
+            let result = f(Format::F32.encode(result, rounding) as u32);
+            let result = if sat { saturate(result) } else { result };
+            u64::from(if flush { out_ftz(result) } else { out(result) })
+        })
+    }
+
+    fn directed64(&mut self, form: &Form<'_>, rounding: Rounding) -> Result<Op> {
+        form.only(&["f64", "rz", "rm", "rp"])?;
+        let Some(operation) = rounding::with_error(form.opcode) else {
+            return form.unknown();
+        };
+        self.scalar(form, move |s| {
+            let (near, lost) = operation(d(s[0]), d(s[1]), d(s[2]));
+            Format::F64.direct(near.to_bits(), lost, rounding)
+        })
     }
 }
 
-fn unary32(form: &Form<'_>) -> Option<F1> {
+/// A number whose lower 32 bits are zeros.
+fn upper(x: f64) -> u64 {
+    x.to_bits() & !0xffff_ffff
+}
+
+fn unary32(form: &Form<'_>) -> Option<W1> {
     Some(match form.opcode {
         // Signs are bits: NaN keeps its payload.
         "neg" if form.has("ftz") => each1!(|a| lanes::ftz_bits(a) ^ 0x8000_0000),

@@ -1,7 +1,7 @@
 //! Where variables lie.
 
 use super::super::{GlobalVar, LoadError, initial_bytes};
-use crate::ptx::ast::{Body, Module, Space, Symbol, Variable};
+use crate::ptx::ast::{AddressBase, Body, Module, Operand, Space, Symbol, Variable};
 
 /// Where module-scope variables lie.
 pub(in super::super) struct ModuleLayout {
@@ -98,6 +98,26 @@ impl ModuleLayout {
         }
     }
 
+    /// Which module-scope shared variables a body names.
+    fn used_shared(&self, body: &Body) -> Vec<bool> {
+        let mut used = vec![false; self.shared.len()];
+        for instruction in &body.instructions {
+            for operand in &instruction.operands {
+                let symbol = match operand {
+                    Operand::Symbol(symbol, _)
+                    | Operand::Address(AddressBase::Symbol(symbol), _) => symbol,
+                    _ => continue,
+                };
+                if let Symbol::Module(variable) = symbol
+                    && let Some(Place::Shared(index)) = self.variables.get(*variable as usize)
+                {
+                    used[*index] = true;
+                }
+            }
+        }
+        used
+    }
+
     /// Lays out shared and local memory for a kernel: static variables in order, and all dynamic
     /// ones together behind them.
     pub(super) fn place(&self, body: &Body) -> Result<Placed, LoadError> {
@@ -110,13 +130,13 @@ impl ModuleLayout {
             offset
         };
         let mut statics: Vec<Option<u64>> = Vec::new();
-        for &(size, align, dynamic) in &self.shared {
-            if dynamic {
+        let used = self.used_shared(body);
+        for (&(size, align, dynamic), used) in self.shared.iter().zip(&used) {
+            let is_static = *used && !dynamic;
+            if *used && dynamic {
                 dynamic_align = align.max(dynamic_align);
-                statics.push(None);
-            } else {
-                statics.push(Some(put(&mut shared, size, align)));
             }
+            statics.push(is_static.then(|| put(&mut shared, size, align)));
         }
         let mut locals = Vec::new();
         for Variable {
@@ -134,10 +154,8 @@ impl ModuleLayout {
             };
             locals.push(match (space, size) {
                 (Space::Shared, Some(size)) => Some(put(&mut shared, *size, *align)),
-                (Space::Local, Some(size)) => Some(put(&mut local, *size, *align)),
-                // Arguments of calls; the call itself is refused where it stands.
-                (Space::Param, _) => None,
-                (Space::Shared, None) => None,
+                // Arguments of calls lie in local memory; the calls are inlined.
+                (Space::Local | Space::Param, Some(size)) => Some(put(&mut local, *size, *align)),
                 _ => return Err(refuse()),
             });
         }
@@ -147,7 +165,11 @@ impl ModuleLayout {
             return Err(LoadError { line: 0, message });
         }
         let dynamic = shared.next_multiple_of(dynamic_align);
-        let has_dynamic = self.shared.iter().any(|&(_, _, dynamic)| dynamic);
+        let has_dynamic = self
+            .shared
+            .iter()
+            .zip(&used)
+            .any(|(shared, &used)| used && shared.2);
         let module_shared = self
             .variables
             .iter()

@@ -1,11 +1,27 @@
 //! Loads, stores, atomics and asynchronous copies (PTX ISA, "Data Movement and Conversion", "Parallel
 //! Synchronization and Communication").
 
-use super::super::op::{Access, Atomic, CopyAsync, Op, Reg, Space};
+use super::super::lanes::{d, f};
+use super::super::op::{Access, Atomic, CopyAsync, Op, Order, Reg, Space};
+use super::super::rounding::{Format, Rounding};
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
 
-/// Qualifiers that change order or caching but not values: memory here is always in order.
+/// The order that the modifiers ask for.
+pub(super) fn order_of(form: &Form<'_>) -> Order {
+    let orders = [
+        ("acq_rel", Order::AcquireRelease),
+        ("acquire", Order::Acquire),
+        ("release", Order::Release),
+        ("relaxed", Order::Relaxed),
+        ("volatile", Order::Relaxed),
+        ("mmio", Order::Relaxed),
+    ];
+    let named = orders.into_iter().find(|(name, _)| form.has(name));
+    named.map_or(Order::Weak, |(_, order)| order)
+}
+
+/// Qualifiers of order, scope and caching: values are the same with all of them.
 fn is_hint(modifier: &str) -> bool {
     matches!(
         modifier,
@@ -30,16 +46,18 @@ fn is_hint(modifier: &str) -> bool {
             | "sys"
             | "level::cache_hint"
             | "unified"
+            | "cache_hint"
+            | "no_allocate"
     ) || modifier.starts_with("L1::")
         || modifier.starts_with("L2::")
 }
 
-fn space_named(modifier: &str) -> Option<Space> {
+pub(super) fn space_named(modifier: &str) -> Option<Space> {
     Some(match modifier {
         "global" => Space::Global,
-        "shared" | "shared::cta" => Space::Shared,
+        "shared" | "shared::cta" | "shared::cluster" => Space::Shared,
         "local" => Space::Local,
-        "param" | "param::entry" => Space::Param,
+        "param" | "param::entry" | "param::func" => Space::Param,
         "const" => Space::Const,
         _ => return None,
     })
@@ -67,9 +85,7 @@ impl Context<'_> {
             operand => std::slice::from_ref(operand),
         };
         for dest in dests {
-            let reg = self.dest_or_sink(dest)?;
-            // A narrow register keeps only its own bits.
-            access.regs.push(reg);
+            access.regs.push(self.dest_or_sink(dest)?);
         }
         self.check_vector(form, &access)?;
         Ok(Op::Load(Box::new(access)))
@@ -104,7 +120,6 @@ impl Context<'_> {
         let Some((width, signed)) = width_of(form.ty()) else {
             return form.unknown();
         };
-        // A parameter or shared variable names its space by itself only through the modifier.
         let address = self.address(address)?;
         Ok(Access {
             space,
@@ -112,6 +127,7 @@ impl Context<'_> {
             width,
             signed,
             regs: Vec::new(),
+            order: order_of(form),
         })
     }
 
@@ -138,11 +154,11 @@ impl Context<'_> {
     }
 
     pub(super) fn atomic(&mut self, form: &Form<'_>) -> Result<Op> {
-        const OPERATIONS: [&str; 9] = [
-            "add", "min", "max", "and", "or", "xor", "exch", "cas", "inc",
+        const OPERATIONS: [&str; 10] = [
+            "add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec",
         ];
         let ty = form.ty();
-        let Some((width, _)) = width_of(ty).filter(|&(width, _)| width >= 4) else {
+        let Some((width, _)) = width_of(ty).filter(|&(width, _)| width >= 2) else {
             return form.unknown();
         };
         let mut space = Space::Generic;
@@ -150,45 +166,73 @@ impl Context<'_> {
         for modifier in &form.modifiers {
             if let Some(named) = space_named(modifier) {
                 space = named;
-            } else if OPERATIONS.contains(modifier) || *modifier == "dec" {
+            } else if OPERATIONS.contains(modifier) {
                 operation = Some(*modifier);
-            } else if !is_hint(modifier) && *modifier != ty && *modifier != "noftz" {
+            } else if !is_hint(modifier)
+                && *modifier != ty
+                && !matches!(*modifier, "noftz" | "v2" | "v4" | "v8")
+            {
                 return Err(format!("the modifier .{modifier} cannot be executed"));
             }
         }
-        let Some(f) = operation.and_then(|operation| atomic_function(operation, ty)) else {
+        let Some((operation, f)) =
+            operation.and_then(|operation| Some((operation, atomic_function(operation, ty)?)))
+        else {
             return form.unknown();
         };
-        let wide = width == 8;
-        let returns = form.opcode == "atom";
-        let o = form.operands();
-        let first = usize::from(returns);
-        let dest = if returns {
-            self.dest_or_sink(form.operand(0)?)?
-        } else {
-            None
-        };
+        let first = usize::from(form.opcode == "atom");
         let address = self.address(form.operand(first)?)?;
-        let operand = self.any(form.operand(first + 1)?, wide)?;
-        let second = match (operation, o.get(first + 2)) {
-            (Some("cas"), Some(second)) => Some(self.any(second, wide)?),
-            (Some("cas"), None) => return form.unknown(),
-            (_, None) => None,
+        let operands = elements(form.operand(first + 1)?);
+        let operands = operands.iter().map(|operand| self.any(operand, width == 8));
+        let operands = operands.collect::<Result<Vec<_>>>()?;
+        let dests = match first {
+            1 => {
+                let dests = elements(form.operand(0)?).iter();
+                dests
+                    .map(|dest| self.dest_or_sink(dest))
+                    .collect::<Result<Vec<_>>>()?
+            }
+            _ => vec![None; operands.len()],
+        };
+        if dests.len() != operands.len() || width * operands.len() > 16 {
+            return form.unknown();
+        }
+        let rest = &form.operands()[first + 2..];
+        let hints = usize::from(form.has("L2::cache_hint"));
+        let second = match (operation, rest) {
+            ("cas", [second]) => Some(self.any(second, width == 8)?),
+            (name, rest) if name != "cas" && rest.len() <= hints => None,
             _ => return form.unknown(),
+        };
+        let order = match order_of(form) {
+            // Without a qualifier an atomic operation is relaxed.
+            Order::Weak => Order::Relaxed,
+            order => order,
         };
         Ok(Op::Atomic(Box::new(Atomic {
             space,
             address,
             width,
-            dest,
-            operand,
+            dests,
+            operands,
             second,
             f,
+            order,
         })))
+    }
+
+    /// `createpolicy`: a number that only `.L2::cache_hint` takes, which changes no value.
+    pub(super) fn policy(&mut self, form: &Form<'_>) -> Result<Op> {
+        let d = self.dest_d(form.operand(0)?)?;
+        let zero = self.constant_d(super::super::op::Initial::Value(0));
+        Ok(Op::D1(|a| *a, d, zero))
     }
 
     /// `cp.async` and its groups; bulk copies are not of sm_80.
     pub(super) fn copy_async(&mut self, form: &Form<'_>) -> Result<Op> {
+        if form.has("mbarrier") {
+            return self.arrive_after_copies(form);
+        }
         match form.modifiers[..] {
             ["async", "commit_group"] => return Ok(Op::CopyCommit),
             ["async", "wait_all"] => return Ok(Op::CopyWait(None)),
@@ -200,7 +244,13 @@ impl Context<'_> {
                     u32::try_from(*groups).unwrap_or(u32::MAX),
                 )));
             }
-            ["async", "ca" | "cg", "shared" | "shared::cta", "global", ..] => {}
+            [
+                "async",
+                "ca" | "cg",
+                "shared" | "shared::cta" | "shared::cluster",
+                "global",
+                ..,
+            ] => {}
             _ => return form.unknown(),
         }
         if form.modifiers[4..]
@@ -224,7 +274,13 @@ impl Context<'_> {
             source_size: None,
             ignore: None,
         };
-        if let Some(operand) = o.get(3) {
+        // What may follow: the bytes to copy or a predicate, then a cache policy.
+        let hints = usize::from(form.has("L2::cache_hint"));
+        let last = o.len().saturating_sub(hints);
+        if last > 4 {
+            return form.unknown();
+        }
+        if let Some(operand) = o[..last].get(3) {
             match self.pred(operand) {
                 Ok(predicate) => copy.ignore = Some(predicate),
                 Err(_) => copy.source_size = Some(self.w(operand)?),
@@ -234,18 +290,41 @@ impl Context<'_> {
     }
 }
 
+/// The elements of a vector, or the one operand.
+fn elements(operand: &Operand) -> &[Operand] {
+    match operand {
+        Operand::Vector(list) => list,
+        operand => std::slice::from_ref(operand),
+    }
+}
+
+/// Adds, or chooses between, both halves of a pair.
+fn halves(format: Format, a: u64, b: u64, f: fn(f64, f64) -> f64) -> u64 {
+    let half = |shift: u32| {
+        let (a, b) = (format.decode(a >> shift), format.decode(b >> shift));
+        format.encode(f(a, b), Rounding::Nearest) << shift
+    };
+    half(0) | half(16)
+}
+
 /// Old value, operand and second operand to new value.
 fn atomic_function(operation: &str, ty: &str) -> Option<fn(u64, u64, u64) -> u64> {
     Some(match (operation, ty) {
-        ("exch", _) => |_, b, _| b,
-        ("cas", _) => |a, b, c| if a == b { c } else { a },
-        ("and", _) => |a, b, _| a & b,
-        ("or", _) => |a, b, _| a | b,
-        ("xor", _) => |a, b, _| a ^ b,
-        ("add", "f32") => {
-            |a, b, _| u64::from((f32::from_bits(a as u32) + f32::from_bits(b as u32)).to_bits())
-        }
-        ("add", "f64") => |a, b, _| (f64::from_bits(a) + f64::from_bits(b)).to_bits(),
+        ("exch", "b32" | "b64") => |_, b, _| b,
+        ("cas", "b16" | "b32" | "b64") => |a, b, c| if a == b { c } else { a },
+        ("and", "b32" | "b64") => |a, b, _| a & b,
+        ("or", "b32" | "b64") => |a, b, _| a | b,
+        ("xor", "b32" | "b64") => |a, b, _| a ^ b,
+        ("add", "f32") => |a, b, _| u64::from((f(a as u32) + f(b as u32)).to_bits()),
+        ("add", "f64") => |a, b, _| (d(a) + d(b)).to_bits(),
+        ("add", "f16") => |a, b, _| halves(Format::F16, a, b, |a, b| a + b) & 0xffff,
+        ("add", "bf16") => |a, b, _| halves(Format::Bf16, a, b, |a, b| a + b) & 0xffff,
+        ("add", "f16x2") => |a, b, _| halves(Format::F16, a, b, |a, b| a + b),
+        ("add", "bf16x2") => |a, b, _| halves(Format::Bf16, a, b, |a, b| a + b),
+        ("min", "f16" | "f16x2") => |a, b, _| halves(Format::F16, a, b, f64::min),
+        ("max", "f16" | "f16x2") => |a, b, _| halves(Format::F16, a, b, f64::max),
+        ("min", "bf16" | "bf16x2") => |a, b, _| halves(Format::Bf16, a, b, f64::min),
+        ("max", "bf16" | "bf16x2") => |a, b, _| halves(Format::Bf16, a, b, f64::max),
         ("add", "u32" | "s32") => |a, b, _| u64::from((a as u32).wrapping_add(b as u32)),
         ("add", "u64" | "s64") => |a, b, _| a.wrapping_add(b),
         ("min", "u32" | "u64") => |a, b, _| a.min(b),

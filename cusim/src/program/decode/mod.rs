@@ -7,32 +7,27 @@ mod float;
 mod half;
 mod integer;
 mod layout;
+mod logic;
 mod memory;
 mod moves;
+mod multiply;
+mod sync;
 mod tensor;
 mod warp;
 
 use std::collections::HashMap;
 
 use super::op::{Address, Class, Decoded, Initial, Op, Reg, Slot, Special};
+use super::rounding::Rounding;
 use super::slots::{self, File, Slots, file_of};
-use super::{Kernel, LoadError, param_layout, window};
-use crate::ptx::ast::{AddressBase, Body, Instruction, Module, Operand, RegId, Symbol, Type};
+use super::text::mnemonic;
+use super::{Kernel, LoadError, inline, param_layout, window};
+use crate::ptx::ast::{AddressBase, Body, Instruction, Module, Operand, RegId, Space, Symbol};
 use crate::ptx::cfg;
 
 pub(super) use layout::ModuleLayout;
 
 type Result<T, E = String> = std::result::Result<T, E>;
-
-/// An instruction as it would be written, without operands.
-pub(super) fn mnemonic(instruction: &Instruction) -> String {
-    let mut text = instruction.opcode.to_string();
-    for modifier in &instruction.modifiers {
-        text.push('.');
-        text.push_str(modifier);
-    }
-    text
-}
 
 /// Decodes one kernel.
 pub(super) fn kernel(
@@ -42,12 +37,7 @@ pub(super) fn kernel(
 ) -> Result<Kernel, LoadError> {
     let function = &module.functions[index];
     let at_line = |line| move |message| LoadError { line, message };
-    let Some(body) = &function.body else {
-        return Err(at_line(function.line)(format!(
-            "{} has no body",
-            function.name
-        )));
-    };
+    let body = inline::flatten(module, function)?;
     if let Some(register) = body
         .registers
         .iter()
@@ -58,14 +48,15 @@ pub(super) fn kernel(
             "{message} cannot be executed"
         )));
     }
-    let placed = layout.place(body)?;
+    let placed = layout.place(&body)?;
     let (params, param_bytes) = param_layout(function)?;
     let mut cx = Context {
-        body,
+        body: &body,
+        module,
         layout,
         param_offsets: params.iter().map(|param| param.offset.into()).collect(),
         placed,
-        slots: slots::allocate(body),
+        slots: slots::allocate(&body),
         initial: HashMap::new(),
         initial_w: Vec::new(),
         initial_d: Vec::new(),
@@ -81,20 +72,28 @@ pub(super) fn kernel(
     }
     let [p, w, d] = cx.slots.count;
     let count = |initial: &[(Slot, Initial)]| initial.len() as u32;
+    let slots = [p, w + count(&cx.initial_w), d + count(&cx.initial_d)];
+    let Context {
+        placed,
+        initial_w,
+        initial_d,
+        ..
+    } = cx;
     Ok(Kernel {
         name: function.name.clone(),
         function: index,
-        slots: [p, w + count(&cx.initial_w), d + count(&cx.initial_d)],
+        slots,
         params,
         param_bytes,
-        static_shared: cx.placed.static_shared as u32,
-        local_bytes: cx.placed.local_bytes as u32,
+        static_shared: placed.static_shared as u32,
+        local_bytes: placed.local_bytes as u32,
         max_threads: function.maxntid,
         required_threads: function.reqntid,
         code,
-        ranks: cfg::ranks(body),
-        initial_w: cx.initial_w,
-        initial_d: cx.initial_d,
+        ranks: cfg::ranks(&body),
+        initial_w,
+        initial_d,
+        body,
     })
 }
 
@@ -146,6 +145,19 @@ impl<'a> Form<'a> {
         }
     }
 
+    /// The rounding mode of a result, if one is written.
+    fn rounding(&self) -> Option<Rounding> {
+        let modes = [
+            ("rn", Rounding::Nearest),
+            ("rna", Rounding::NearestAway),
+            ("rz", Rounding::Zero),
+            ("rm", Rounding::Down),
+            ("rp", Rounding::Up),
+        ];
+        let named = modes.into_iter().find(|(name, _)| self.has(name));
+        named.map(|(_, rounding)| rounding)
+    }
+
     fn unknown<T>(&self) -> Result<T> {
         Err("this form of the instruction cannot be executed".to_owned())
     }
@@ -154,6 +166,7 @@ impl<'a> Form<'a> {
 /// What decoding one kernel needs to know and collects.
 pub(super) struct Context<'a> {
     body: &'a Body,
+    module: &'a Module,
     layout: &'a ModuleLayout,
     param_offsets: Vec<u64>,
     placed: layout::Placed,
@@ -184,7 +197,9 @@ impl Context<'_> {
             "cvta" => (self.cvta(form)?, Class::Move),
             "isspacep" => (self.isspacep(form)?, Class::Move),
             "selp" => (self.selp(form)?, Class::Move),
+            "slct" => (self.slct(form)?, Class::Move),
             "setp" => (self.setp(form)?, Class::Integer),
+            "set" => (self.set(form)?, Class::Integer),
             "testp" => (self.testp(form)?, Class::Float),
             "cvt" => (self.cvt(form)?, Class::Convert),
             "fma" | "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh"
@@ -195,28 +210,71 @@ impl Context<'_> {
             "and" | "or" | "xor" | "not" if form.ty() == "pred" => {
                 (self.predicate_logic(form)?, Class::Integer)
             }
-            "add" | "sub" | "mul" | "mad" | "div" | "rem" | "min" | "max" | "neg" | "abs"
-            | "and" | "or" | "xor" | "not" | "cnot" | "lop3" | "shl" | "shr" | "shf" | "prmt"
-            | "bfe" | "bfi" | "bfind" | "clz" | "popc" | "brev" => {
-                (self.integer(form)?, Class::Integer)
-            }
             "ld" | "ldu" => (self.load(form)?, Class::Memory),
             "st" => (self.store(form)?, Class::Memory),
             "atom" | "red" => (self.atomic(form)?, Class::Memory),
             "cp" => (self.copy_async(form)?, Class::Memory),
             "prefetch" | "prefetchu" | "discard" | "applypriority" => (Op::Nothing, Class::Memory),
-            "ldmatrix" => (self.ldmatrix(form)?, Class::Memory),
+            "createpolicy" => (self.policy(form)?, Class::Memory),
+            "ldmatrix" => (self.load_matrix(form)?, Class::Memory),
+            "stmatrix" => (self.store_matrix(form)?, Class::Memory),
+            "movmatrix" => (self.move_matrix(form)?, Class::Warp),
             "mma" => (self.mma(form)?, Class::Tensor),
             "shfl" => (self.shfl(form)?, Class::Warp),
             "vote" => (self.vote(form)?, Class::Warp),
             "match" => (self.match_lanes(form)?, Class::Warp),
             "redux" => (self.redux(form)?, Class::Warp),
+            "elect" => (self.elect(form)?, Class::Warp),
             "activemask" => (Op::ActiveMask(self.dest_w(form.operand(0)?)?), Class::Warp),
             "bar" | "barrier" => (self.barrier(form)?, Class::Barrier),
-            "membar" | "fence" | "nanosleep" => (Op::Nothing, Class::Barrier),
-            "bra" | "brx" | "ret" | "exit" | "trap" => (self.control(form)?, Class::Control),
-            _ => return form.unknown(),
+            "mbarrier" => (self.mbarrier(form)?, Class::Barrier),
+            "membar" | "fence" => (self.fence(form)?, Class::Barrier),
+            "nanosleep" | "pmevent" | "griddepcontrol" | "setmaxnreg" => {
+                (Op::Nothing, Class::Control)
+            }
+            "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "call" => {
+                (self.control(form)?, Class::Control)
+            }
+            _ => (self.integer_family(form)?, Class::Integer),
         })
+    }
+
+    fn integer_family(&mut self, form: &Form<'_>) -> Result<Op> {
+        match form.opcode {
+            "addc" | "subc" | "madc" => self.carried(form),
+            "add" | "sub" | "mad" if form.has("cc") => self.carried(form),
+            "mul" | "mad" => self.multiply(form),
+            "mul24" | "mad24" => self.multiply24(form),
+            "sad" => self.absolute_difference(form),
+            "dp4a" | "dp2a" => self.dot_product(form),
+            "shl" | "shr" => self.shift(form),
+            "shf" | "prmt" | "lop3" => self.funnel(form),
+            "bfe" | "bfi" => self.bit_field(form),
+            "szext" | "bmsk" => self.bit_mask(form),
+            "bfind" | "clz" | "popc" => self.count_bits(form),
+            "fns" => self.find_nth(form),
+            "add" | "sub" | "div" | "rem" | "min" | "max" | "neg" | "abs" | "and" | "or"
+            | "xor" | "not" | "cnot" | "brev" => self.integer(form),
+            _ => form.unknown(),
+        }
+    }
+
+    /// An operation of one lane's operands, all as wide as the type of the instruction.
+    fn scalar(
+        &mut self,
+        form: &Form<'_>,
+        function: impl Fn(&[u64; 4]) -> u64 + Send + Sync + 'static,
+    ) -> Result<Op> {
+        let wide = form.ty().ends_with("64");
+        let dest = self.dest(form.operand(0)?)?;
+        let sources = form.operands()[1..]
+            .iter()
+            .map(|operand| self.any(operand, wide));
+        let sources = sources.collect::<Result<Vec<_>>>()?;
+        if sources.len() > 4 {
+            return form.unknown();
+        }
+        Ok(Op::Scalar(Box::new(function), dest, sources))
     }
 
     fn pred_slot(&self, reg: RegId) -> Result<Slot> {
@@ -296,10 +354,7 @@ impl Context<'_> {
                 let narrow = f64::from_bits(*bits) as f32;
                 Ok(self.constant_w(Initial::Value(narrow.to_bits().into())))
             }
-            Operand::Special(name) => {
-                let special = special(name)?;
-                Ok(self.constant_w(Initial::Special(special)))
-            }
+            Operand::Special(name) => Ok(self.constant_w(Initial::Special(special(name)?))),
             Operand::Symbol(symbol, offset) => {
                 let initial = self.symbol(symbol, *offset)?;
                 Ok(self.constant_w(initial))
@@ -361,13 +416,23 @@ impl Context<'_> {
         let at = |address: u64| Initial::Value(address.wrapping_add_signed(offset));
         Ok(match symbol {
             Symbol::Param(index) => at(self.param_offsets[*index as usize]),
-            Symbol::Local(index) => at(self.placed.local(*index)?),
+            Symbol::Local(index) => at(self.local_address(*index)?),
             Symbol::Module(index) => match self.layout.global(*index) {
                 Some(global) => Initial::GlobalAddress(global, offset),
                 None => at(self.placed.module_shared(*index)?),
             },
             _ => return Err("a function or label cannot be an operand here".to_owned()),
         })
+    }
+
+    /// The address of a variable of the body. Arguments of calls are in local memory, but addressed as
+    /// parameters.
+    fn local_address(&self, index: u32) -> Result<u64> {
+        let address = self.placed.local(index)?;
+        match self.body.variables.get(index as usize).map(|v| v.space) {
+            Some(Space::Param) => Ok(address + window::ARGUMENTS),
+            _ => Ok(address),
+        }
     }
 
     /// The address of a memory operand.
@@ -405,20 +470,6 @@ impl Context<'_> {
             }
         })
     }
-
-    /// The bits of a register's type.
-    fn register_bits(&self, operand: &Operand) -> u32 {
-        let Operand::Register(reg) = operand else {
-            return 64;
-        };
-        match self.body.registers[reg.0 as usize].ty {
-            Type::Pred => 1,
-            Type::B8 | Type::U8 | Type::S8 => 8,
-            Type::B16 | Type::U16 | Type::S16 | Type::F16 | Type::Bf16 => 16,
-            Type::B64 | Type::U64 | Type::S64 | Type::F64 => 64,
-            _ => 32,
-        }
-    }
 }
 
 /// Special registers that are constant while a warp runs (PTX ISA, "Special Registers").
@@ -439,7 +490,19 @@ fn special(name: &str) -> Result<Special> {
         "%nwarpid" => Special::NWarpId,
         "%smid" => Special::SmId,
         "%nsmid" => Special::NSmId,
-        "%gridid" => Special::GridId,
+        "%gridid" => Special::Constant(0),
+        // A block is a cluster of its own.
+        "%clusterid" if axis < 3 => Special::Ctaid(axis),
+        "%nclusterid" if axis < 3 => Special::Nctaid(axis),
+        "%cluster_ctaid" if axis < 3 => Special::Constant(0),
+        "%cluster_nctaid" if axis < 3 => Special::Constant(1),
+        "%cluster_ctarank" => Special::Constant(0),
+        "%cluster_nctarank" => Special::Constant(1),
+        "WARP_SZ" => Special::Constant(32),
+        "%aggr_smem_size" => Special::TotalSharedSize,
+        "%reserved_smem_offset_begin"
+        | "%reserved_smem_offset_end"
+        | "%reserved_smem_offset_cap" => Special::Constant(0),
         "%lanemask_eq" => Special::LaneMaskEq,
         "%lanemask_le" => Special::LaneMaskLe,
         "%lanemask_lt" => Special::LaneMaskLt,
@@ -458,7 +521,7 @@ fn special(name: &str) -> Result<Special> {
 /// The window of a space in generic addressing.
 fn window_of(space: &str) -> Option<u64> {
     Some(match space {
-        "shared" | "shared::cta" => window::SHARED,
+        "shared" | "shared::cta" | "shared::cluster" => window::SHARED,
         "local" => window::LOCAL,
         "param" | "param::entry" => window::PARAM,
         "global" | "const" => 0,

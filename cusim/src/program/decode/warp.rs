@@ -90,4 +90,18 @@ impl Context<'_> {
         let value = self.w(form.operand(1)?)?;
         Ok(Op::Redux(f, dest, value, self.w(form.operand(2)?)?))
     }
+
+    /// `elect.sync`: the lowest of the members.
+    pub(super) fn elect(&mut self, form: &Form<'_>) -> Result<Op> {
+        let (Operand::Pair(dest, p), ["sync"]) = (form.operand(0)?, &form.modifiers[..]) else {
+            return form.unknown();
+        };
+        let dest = match self.dest_or_sink(dest)? {
+            Some(Reg::W(slot)) => Some(slot),
+            None => None,
+            Some(Reg::D(_)) => return form.unknown(),
+        };
+        let elected = self.dest_p(p)?;
+        Ok(Op::Elect(dest, elected, self.w(form.operand(1)?)?))
+    }
 }

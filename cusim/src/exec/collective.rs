@@ -1,10 +1,15 @@
 //! What lanes do together: rendezvous, shuffles, votes.
 
+use super::arithmetic::value;
 use super::cta::Env;
-use super::run::{Flow, value};
-use super::warp::{Warp, lanes_of};
+use super::run::Flow;
+use super::warp::{Wait, Warp, lanes_of};
 use crate::fault::{Fault, FaultKind};
 use crate::program::op::{Op, Reg2, Shuffle, ShuffleMode, Slot, VoteMode};
+
+/// What a lane gets from one that does not take part, which the ISA leaves undefined: a NaN, so that it
+/// shows where it is used.
+const UNDEFINED: u32 = 0x7fff_dead;
 
 /// Goes on when every lane that the members name is here.
 pub(super) fn rendezvous(
@@ -20,7 +25,7 @@ pub(super) fn rendezvous(
     for lane in lanes_of(mask) {
         if members[lane] >> lane & 1 == 0 {
             let message = "a lane executes an instruction whose member mask does not name it";
-            return Err(env.fault(FaultKind::Undefined, message, warp, pc, 1 << lane));
+            return Err(env.fault(FaultKind::Undefined, message, warp.index, pc, 1 << lane));
         }
         named |= members[lane];
     }
@@ -53,13 +58,19 @@ fn here_or_wait(
     let gone = missing & !warp.live;
     if gone != 0 {
         let message = "the instruction needs lanes that have exited or never existed";
-        return Err(env.fault(FaultKind::Undefined, message, warp, pc, gone));
+        return Err(env.fault(FaultKind::Undefined, message, warp.index, pc, gone));
     }
     if missing & group != 0 {
         let message = "the instruction needs lanes whose guard is false";
-        return Err(env.fault(FaultKind::Undefined, message, warp, pc, missing & group));
+        return Err(env.fault(
+            FaultKind::Undefined,
+            message,
+            warp.index,
+            pc,
+            missing & group,
+        ));
     }
-    Ok(Flow::Wait)
+    Ok(Flow::Wait(Wait::Lanes))
 }
 
 /// PTX ISA, "shfl.sync": the pseudo-code there.
@@ -86,8 +97,9 @@ pub(super) fn shuffle(warp: &mut Warp, shuffle: &Shuffle, mask: u32) {
                 (from as i32, from <= last)
             }
         };
-        let from = if inside { from as usize } else { at };
-        result[at] = source[from & 31];
+        let from = if inside { from as usize & 31 } else { at };
+        let takes_part = mask >> from & 1 == 1;
+        result[at] = if takes_part { source[from] } else { UNDEFINED };
         in_range |= u32::from(inside) << lane;
     }
     if let Some(slot) = shuffle.dest {
@@ -98,8 +110,8 @@ pub(super) fn shuffle(warp: &mut Warp, shuffle: &Shuffle, mask: u32) {
     }
 }
 
-/// `vote`, `match` and `redux`: every lane's result is over the lanes that its own mask names.
-pub(super) fn collective(warp: &mut Warp, op: &Op, mask: u32) {
+/// `vote`, `match`, `redux` and `elect`: every lane's result is over the lanes that its own mask names.
+pub(super) fn combine(warp: &mut Warp, op: &Op, mask: u32) {
     match op {
         Op::Vote(mode, dest, source, members) => {
             let holds = warp.predicate(*source);
@@ -145,6 +157,16 @@ pub(super) fn collective(warp: &mut Warp, op: &Op, mask: u32) {
                     .unwrap_or_default()
             });
             warp.put_w(*dest, &result, mask);
+        }
+        Op::Elect(dest, elected, members) => {
+            let members = warp.w[*members as usize];
+            let leaders = members.map(|members| members.trailing_zeros());
+            if let Some(slot) = dest {
+                warp.put_w(*slot, &leaders, mask);
+            }
+            if let Some(slot) = elected {
+                warp.put_p(*slot, bits(|lane| leaders[lane] == lane as u32), mask);
+            }
         }
         _ => {}
     }
