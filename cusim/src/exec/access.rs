@@ -23,6 +23,9 @@ pub(super) fn load(
         let targets = address::next_targets(load.space, &at, &mut rest);
         read(warp, env, &targets, bytes, pc, load.order)?;
     }
+    if load.order != Order::Weak {
+        env.looked();
+    }
     deposit(warp, &env.words, load, mask);
     Ok(())
 }

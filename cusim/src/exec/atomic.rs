@@ -94,6 +94,8 @@ fn one_lane(
     access::write(warp, env, target, bytes, pc, atomic.order)?;
     if changed {
         env.changed();
+    } else {
+        env.looked();
     }
     Ok(())
 }

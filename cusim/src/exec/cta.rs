@@ -14,6 +14,8 @@ use crate::program::{Kernel, Program};
 /// Instructions a warp runs before others have a turn, where it does not have to wait earlier: enough
 /// that only a spin loop notices.
 const TURN: u32 = 100_000;
+/// Instructions of a turn that looking at another's flag counts for.
+const LOOK: u32 = 1_000;
 /// Instructions a block may run without changing any memory before it counts as spinning for ever:
 /// about two seconds.
 const IDLE: u64 = 1 << 28;
@@ -39,6 +41,8 @@ pub(super) struct Env<'a> {
     pub(super) counters: Counters,
     /// Instructions executed when memory last changed.
     pub(super) last_change: u64,
+    /// What is to be taken off the turn of the running warp, because it seems to spin.
+    pub(super) penalty: u32,
     pub(super) cta: [u32; 3],
 }
 
@@ -74,6 +78,7 @@ impl<'a> Launch<'a> {
             words: Box::new([[0; 32]; 8]),
             counters: Counters::default(),
             last_change: 0,
+            penalty: 0,
             cta: [0; 3],
         };
         let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, kernel)).collect();
@@ -223,6 +228,12 @@ impl Env<'_> {
     #[inline(always)]
     pub(super) fn changed(&mut self) {
         self.last_change = self.counters.instructions;
+    }
+
+    /// Notes that lanes looked at what others may change, and that nothing changed by it: if they are
+    /// in a loop, it had better be others' turn soon.
+    pub(super) fn looked(&mut self) {
+        self.penalty += LOOK;
     }
 
     /// A fault of some lanes at an instruction.

@@ -128,6 +128,7 @@ fn one_lane(
         _ => Order::AcquireRelease,
     };
     access::read(warp, env, target, 8, pc, order)?;
+    env.looked();
     let bits = u64::from(env.words[1][lane]) << 32 | u64::from(env.words[0][lane]);
     let mut object = Object::unpack(bits);
     match op.kind {

@@ -30,7 +30,7 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env<'_>, turn: u32) -> Result<(), B
             if left == 0 {
                 return Ok(());
             }
-            left -= 1;
+            left = left.saturating_sub(1 + std::mem::take(&mut env.penalty));
             let Group { pc, mask, .. } = warp.groups[index];
             let flow = match kernel.code.get(pc as usize) {
                 Some(decoded) => step(warp, env, decoded, pc as usize, mask)?,

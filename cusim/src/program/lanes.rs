@@ -164,7 +164,7 @@ pub(crate) fn sum_to_odd(p: f64, c: f64) -> f64 {
 #[inline(always)]
 pub(crate) fn odd(rounded: f64, error: f64) -> f64 {
     let bits = rounded.to_bits();
-    let inexact = error > 0.0 || error < 0.0;
+    let inexact = error.abs() > 0.0;
     let towards = if (error > 0.0) == (rounded > 0.0) {
         1
     } else {

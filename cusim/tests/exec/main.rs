@@ -1,0 +1,8 @@
+//! Execution of PTX: what instructions compute, how lanes and warps go together, and what is found out.
+
+mod arithmetic;
+mod control;
+mod faults;
+mod machine;
+mod matrix;
+mod memory;
