@@ -167,8 +167,14 @@ impl<'a> Launch<'a> {
             return;
         }
         let unfinished = self.warps.iter().filter(|warp| !warp.is_done()).count();
-        while let Some((id, barrier)) = self.env.barriers.take_complete(unfinished as u32) {
+        while let Some((id, mut barrier)) = self.env.barriers.take_complete(unfinished as u32) {
             self.env.last_change = self.env.counters.instructions;
+            // Who waited did nothing since it arrived: what it had done then is all up to now.
+            let now = self.env.shared.shadow.now();
+            barrier
+                .waiting
+                .iter()
+                .for_each(|&index| barrier.clocks[index] = now);
             for &index in &barrier.waiting {
                 let shadow = &mut self.env.shared.shadow;
                 shadow.acquire(index, &barrier.clocks);

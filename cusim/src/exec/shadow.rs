@@ -150,6 +150,11 @@ impl Shadow {
         }
     }
 
+    /// The last stamp given.
+    pub(super) fn now(&self) -> u32 {
+        self.now
+    }
+
     /// What a warp that arrives somewhere hands over: what it knows, and all it has done itself.
     pub(super) fn clocks_of(&mut self, warp: usize) -> Vec<u32> {
         self.handed[warp] = self.now;
@@ -212,23 +217,39 @@ impl Shadow {
         len: usize,
         init: bool,
     ) -> Result<(), Conflict> {
-        if (offset | len).is_multiple_of(4) && self.race && !stamp.is_atomic {
-            let range = offset / 4..(offset + len) / 4;
-            let known = stamp.floor << 4 | ALL;
-            let is_written = self.state[range.clone()]
-                .iter()
-                .all(|&state| state == WRITTEN);
-            let is_ordered = self.writes[range.clone()]
-                .iter()
-                .all(|&write| write <= known);
-            if is_written && is_ordered {
-                let first = stamp.warp * self.granules;
-                let own = &mut self.reads[first + range.start..first + range.end];
-                own.fill(stamp.number << 4 | ALL);
-                return Ok(());
-            }
+        let is_noted = match len {
+            4 => self.read_words::<1>(stamp, offset),
+            8 => self.read_words::<2>(stamp, offset),
+            16 => self.read_words::<4>(stamp, offset),
+            _ => false,
+        };
+        if is_noted {
+            return Ok(());
         }
         self.read_granules(stamp, offset, len, init)
+    }
+
+    /// Notes a read of `N` whole words where it is plain that nothing is wrong; false when it is not.
+    #[inline(always)]
+    fn read_words<const N: usize>(&mut self, stamp: Stamp, offset: usize) -> bool {
+        if !offset.is_multiple_of(4) || !self.race || stamp.is_atomic {
+            return false;
+        }
+        let first = offset / 4;
+        let own = stamp.warp * self.granules + first;
+        let (Some(states), Some(writes), Some(reads)) = (
+            self.state[first..].first_chunk::<N>(),
+            self.writes[first..].first_chunk::<N>(),
+            self.reads[own..].first_chunk_mut::<N>(),
+        ) else {
+            return false;
+        };
+        let latest = writes.iter().fold(0, |all, &write| all.max(write));
+        if *states != [WRITTEN; N] || latest > (stamp.floor << 4 | ALL) {
+            return false;
+        }
+        *reads = [stamp.number << 4 | ALL; N];
+        true
     }
 
     fn read_granules(
@@ -277,17 +298,68 @@ impl Shadow {
     }
 
     /// Notes a write of `len` bytes at `offset`.
+    #[inline(always)]
     pub(super) fn write(
         &mut self,
         stamp: Stamp,
         offset: usize,
         len: usize,
     ) -> Result<(), Conflict> {
+        if self.write_plainly(stamp, offset, len, WRITTEN) {
+            return Ok(());
+        }
+        self.write_granules(stamp, offset, len)
+    }
+
+    fn write_granules(&mut self, stamp: Stamp, offset: usize, len: usize) -> Result<(), Conflict> {
         for (index, bytes) in granules(offset, len) {
             self.check_write(stamp, index, bytes)?;
             self.set_write(stamp, index, bytes);
         }
         Ok(())
+    }
+
+    /// Notes a write where it is plain that nothing is wrong; false when it is not.
+    #[inline(always)]
+    fn write_plainly(&mut self, stamp: Stamp, offset: usize, len: usize, state: u8) -> bool {
+        match len {
+            4 => self.write_words::<1>(stamp, offset, state),
+            8 => self.write_words::<2>(stamp, offset, state),
+            16 => self.write_words::<4>(stamp, offset, state),
+            _ => false,
+        }
+    }
+
+    /// As [`Shadow::write_plainly`], of `N` whole words.
+    #[inline(always)]
+    fn write_words<const N: usize>(&mut self, stamp: Stamp, offset: usize, state: u8) -> bool {
+        if !offset.is_multiple_of(4) || !self.race || stamp.is_atomic {
+            return false;
+        }
+        let first = offset / 4;
+        let (Some(states), Some(writes), Some(writers)) = (
+            self.state[first..].first_chunk_mut::<N>(),
+            self.writes[first..].first_chunk_mut::<N>(),
+            self.writers[first..].first_chunk_mut::<N>(),
+        ) else {
+            return false;
+        };
+        let mut latest = writes.iter().fold(0, |all, &write| all.max(write));
+        for (reader, reads) in self.reads.chunks_exact(self.granules).enumerate() {
+            if reader != stamp.warp
+                && let Some(reads) = reads[first..].first_chunk::<N>()
+            {
+                latest = reads.iter().fold(latest, |all, &read| all.max(read));
+            }
+        }
+        let pending = states.iter().fold(0, |all, &state| all | state & PENDING);
+        if latest > (stamp.floor << 4 | ALL) || pending != 0 {
+            return false;
+        }
+        *states = [state; N];
+        *writes = [stamp.number << 4 | ALL; N];
+        *writers = [stamp.warp as u8; N];
+        true
     }
 
     /// Notes that an asynchronous copy to `len` bytes at `offset` began.
@@ -297,6 +369,9 @@ impl Shadow {
         offset: usize,
         len: usize,
     ) -> Result<(), Conflict> {
+        if self.write_plainly(stamp, offset, len, WRITTEN | PENDING) {
+            return Ok(());
+        }
         for (index, bytes) in granules(offset, len) {
             self.check_write(stamp, index, bytes)?;
             self.set_write(stamp, index, bytes);
@@ -308,9 +383,14 @@ impl Shadow {
 
     /// Notes that it was waited for.
     pub(super) fn end_copy(&mut self, stamp: Stamp, offset: usize, len: usize) {
-        for (index, bytes) in granules(offset, len) {
-            self.set_write(stamp, index, bytes);
-            self.state[index] &= !((bytes as u8) << 4);
+        // Copies are of whole words.
+        let range = offset / 4..(offset + len) / 4;
+        for state in &mut self.state[range.clone()] {
+            *state = *state & !PENDING | WRITTEN;
+        }
+        if self.race {
+            self.writes[range.clone()].fill(stamp.number << 4 | ALL);
+            self.writers[range].fill(stamp.warp as u8);
         }
     }
 

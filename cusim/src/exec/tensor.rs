@@ -33,7 +33,7 @@ impl Mma {
 }
 
 pub(super) fn mma(warp: &mut Warp, mma: &Mma) {
-    let sums = match mma.element {
+    let result = match mma.element {
         Element::F16 => multiply(warp, mma, |bits, half| {
             f32_of_f16(bits >> (16 * half) & 0xffff)
         }),
@@ -42,18 +42,15 @@ pub(super) fn mma(warp: &mut Warp, mma: &Mma) {
         }),
         // The lower 13 bits are not looked at.
         Element::Tf32 => multiply(warp, mma, |bits, _| f32::from_bits(bits & !0x1fff)),
-        Element::Int8(signed) => return integers(warp, mma, signed),
+        Element::Int8(signed) => integers(warp, mma, signed),
     };
-    put_accumulators(warp, mma, &sums);
+    for (&slot, result) in mma.d.iter().zip(result) {
+        warp.w[slot as usize] = result;
+    }
 }
 
-fn multiply(warp: &Warp, mma: &Mma, decode: impl Fn(u32, u32) -> f32) -> [[f32; 8]; 16] {
-    vectorized(Multiply {
-        warp,
-        mma,
-        decode,
-        sums: accumulators(warp, mma),
-    })
+fn multiply(warp: &Warp, mma: &Mma, decode: impl Fn(u32, u32) -> f32) -> [Lanes; 4] {
+    vectorized(Multiply { warp, mma, decode })
 }
 
 /// a * b + c: products are exact, and added to c in order of k, each sum rounded once to f32. (Tensor
@@ -62,14 +59,17 @@ struct Multiply<'a, F> {
     warp: &'a Warp,
     mma: &'a Mma,
     decode: F,
-    sums: [[f32; 8]; 16],
 }
 
+/// Eight columns of a row: first those of even number, as one register of the accumulators has them,
+/// then the others.
+type Row = [f32; 8];
+
 impl<F: Fn(u32, u32) -> f32> Loops for Multiply<'_, F> {
-    type Output = [[f32; 8]; 16];
+    type Output = [Lanes; 4];
 
     #[inline(always)]
-    fn call(self) -> [[f32; 8]; 16] {
+    fn call(self) -> [Lanes; 4] {
         match (self.mma.element.packed(), self.mma.k()) {
             (2, 16) => self.run::<2, 16>(),
             (2, _) => self.run::<2, 8>(),
@@ -82,87 +82,102 @@ impl<F: Fn(u32, u32) -> f32> Loops for Multiply<'_, F> {
 impl<F: Fn(u32, u32) -> f32> Multiply<'_, F> {
     /// With `P` elements in a register and `K` columns.
     #[inline(always)]
-    fn run<const P: usize, const K: usize>(mut self) -> [[f32; 8]; 16] {
-        let lanes = |slots: &[u32], reg: usize| &self.warp.w[slots[reg] as usize];
-        // By register and half: the elements that the 32 lanes hold.
-        let mut a = [[[0f32; 32]; P]; 4];
-        for (reg, a) in a.iter_mut().enumerate().take(K / P / 2) {
-            let bits = lanes(&self.mma.a, reg);
-            for (half, a) in a.iter_mut().enumerate() {
-                for (a, &bits) in a.iter_mut().zip(bits) {
-                    *a = (self.decode)(bits, half as u32);
+    fn run<const P: usize, const K: usize>(self) -> [Lanes; 4] {
+        let b = self.rows_of_b::<P, K>();
+        let mut result = [[0; 32]; 4];
+        for lower in 0..2 {
+            // By register and half: the elements of eight rows that the 32 lanes hold.
+            let mut a = [[[0f32; 32]; P]; 2];
+            for (part, a) in a.iter_mut().enumerate().take(K / P / 4) {
+                let bits = self.lanes(&self.mma.a, part * 2 + lower);
+                for (half, a) in a.iter_mut().enumerate() {
+                    for (a, &bits) in a.iter_mut().zip(bits) {
+                        *a = (self.decode)(bits, half as u32);
+                    }
                 }
             }
-        }
-        let mut b = [[0f32; 8]; K];
-        for reg in 0..K / P / 4 {
-            let bits = lanes(&self.mma.b, reg);
-            for half in 0..P {
-                let mut values = [0f32; 32];
-                for (value, &bits) in values.iter_mut().zip(bits) {
-                    *value = (self.decode)(bits, half as u32);
-                }
-                for (lane, value) in values.into_iter().enumerate() {
-                    let (group, member) = (lane / 4, lane % 4);
-                    b[(reg * 4 + member) * P + half][group] = value;
-                }
-            }
-        }
-        for group in 0..8 {
-            for lower in 0..2 {
-                let mut sums = self.sums[group + 8 * lower];
-                for (k, b) in b.iter().enumerate() {
-                    let (reg, member, half) = (k / P / 4, k / P % 4, k % P);
-                    let factor = a[reg * 2 + lower][half][4 * group + member];
+            let mut sums = self.accumulators(lower);
+            for (k, b) in b.iter().enumerate() {
+                let (part, member, half) = (k / P / 4, k / P % 4, k % P);
+                for (group, sums) in sums.iter_mut().enumerate() {
+                    let factor = a[part][half][4 * group + member];
                     for (sum, &b) in sums.iter_mut().zip(b) {
                         *sum = factor.mul_add(b, *sum);
                     }
                 }
-                self.sums[group + 8 * lower] = sums;
+            }
+            self.put(lower, &sums, &mut result);
+        }
+        result
+    }
+
+    #[inline(always)]
+    fn lanes(&self, slots: &[u32], reg: usize) -> &Lanes {
+        &self.warp.w[slots[reg] as usize]
+    }
+
+    #[inline(always)]
+    fn rows_of_b<const P: usize, const K: usize>(&self) -> [Row; K] {
+        let mut b = [[0f32; 8]; K];
+        for reg in 0..K / P / 4 {
+            let bits = self.lanes(&self.mma.b, reg);
+            for member in 0..4 {
+                let mut words = [0; 8];
+                for (at, word) in words.iter_mut().enumerate() {
+                    let col = at % 4 * 2 + at / 4;
+                    *word = bits[4 * col + member];
+                }
+                for half in 0..P {
+                    let row = &mut b[(reg * 4 + member) * P + half];
+                    for (element, word) in row.iter_mut().zip(words) {
+                        *element = (self.decode)(word, half as u32);
+                    }
+                }
             }
         }
-        self.sums
+        b
     }
-}
 
-fn accumulators(warp: &Warp, mma: &Mma) -> [[f32; 8]; 16] {
-    let mut sums = [[0f32; 8]; 16];
-    for lane in 0..32 {
-        let (group, member) = (lane / 4, lane % 4);
-        for lower in 0..2 {
-            let row = &mut sums[group + 8 * lower];
-            (row[member * 2], row[member * 2 + 1]) = if mma.half[1] {
-                let bits = warp.w[mma.c[lower] as usize][lane];
-                (f32_of_f16(bits & 0xffff), f32_of_f16(bits >> 16))
-            } else {
-                let bits = |at: usize| warp.w[mma.c[lower * 2 + at] as usize][lane];
-                (f32::from_bits(bits(0)), f32::from_bits(bits(1)))
-            };
-        }
-    }
-    sums
-}
-
-fn put_accumulators(warp: &mut Warp, mma: &Mma, sums: &[[f32; 8]; 16]) {
-    for lower in 0..2 {
-        let pair = |at: usize| -> Lanes {
-            std::array::from_fn(|lane| sums[lane / 4 + 8 * lower][lane % 4 * 2 + at].to_bits())
-        };
-        let (x, y) = (pair(0), pair(1));
-        if mma.half[0] {
-            let packed = |lane: usize| {
-                f16_bits(f32::from_bits(x[lane])) | f16_bits(f32::from_bits(y[lane])) << 16
-            };
-            warp.w[mma.d[lower] as usize] = std::array::from_fn(packed);
+    /// The upper or lower eight rows of c.
+    #[inline(always)]
+    fn accumulators(&self, lower: usize) -> [Row; 8] {
+        let mut sums = [[0f32; 8]; 8];
+        if self.mma.half[1] {
+            let bits = self.lanes(&self.mma.c, lower);
+            for (lane, &bits) in bits.iter().enumerate() {
+                sums[lane / 4][lane % 4] = f32_of_f16(bits & 0xffff);
+                sums[lane / 4][4 + lane % 4] = f32_of_f16(bits >> 16);
+            }
         } else {
-            warp.w[mma.d[lower * 2] as usize] = x.map(|bits| out(f32::from_bits(bits)));
-            warp.w[mma.d[lower * 2 + 1] as usize] = y.map(|bits| out(f32::from_bits(bits)));
+            for odd in 0..2 {
+                let bits = self.lanes(&self.mma.c, lower * 2 + odd);
+                for (lane, &bits) in bits.iter().enumerate() {
+                    sums[lane / 4][4 * odd + lane % 4] = f32::from_bits(bits);
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn put(&self, lower: usize, sums: &[Row; 8], result: &mut [Lanes; 4]) {
+        if self.mma.half[0] {
+            for (lane, bits) in result[lower].iter_mut().enumerate() {
+                let row = &sums[lane / 4];
+                *bits = f16_bits(row[lane % 4]) | f16_bits(row[4 + lane % 4]) << 16;
+            }
+        } else {
+            for odd in 0..2 {
+                for (lane, bits) in result[lower * 2 + odd].iter_mut().enumerate() {
+                    *bits = out(sums[lane / 4][4 * odd + lane % 4]);
+                }
+            }
         }
     }
 }
 
 /// Integers are summed exactly, then wrapped or saturated.
-fn integers(warp: &mut Warp, mma: &Mma, [a_signed, b_signed]: [bool; 2]) {
+fn integers(warp: &Warp, mma: &Mma, [a_signed, b_signed]: [bool; 2]) -> [Lanes; 4] {
     let element = |slot: u32, lane: usize, at: usize, signed: bool| {
         let byte = (warp.w[slot as usize][lane] >> (8 * at)) as u8;
         if signed {
@@ -190,9 +205,7 @@ fn integers(warp: &mut Warp, mma: &Mma, [a_signed, b_signed]: [bool; 2]) {
             };
         }
     }
-    for (&slot, result) in mma.d.iter().zip(result) {
-        warp.w[slot as usize] = result;
-    }
+    result
 }
 
 /// `ldmatrix`, `stmatrix`, `movmatrix`.
