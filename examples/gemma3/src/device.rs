@@ -178,7 +178,11 @@ impl Gpu {
         stream.memcpy_htod(&to_f16(&k), &mut cache.k.slice_mut(old..new))?;
         stream.memcpy_htod(&to_f16(&projections.v), &mut cache.v.slice_mut(old..new))?;
 
-        let Heads { num_qo, num_kv, dim } = self.heads;
+        let Heads {
+            num_qo,
+            num_kv,
+            dim,
+        } = self.heads;
         let q_shape = [1, tokens, num_qo, dim];
         let kv_shape = [1, start + tokens, num_kv, dim];
         let mut o = stream.alloc_zeros::<f16>(q.len())?;
@@ -205,14 +209,21 @@ impl Gpu {
         projections: &Projections,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         let tokens = positions.len();
-        let Heads { num_qo, num_kv, dim } = self.heads;
+        let Heads {
+            num_qo,
+            num_kv,
+            dim,
+        } = self.heads;
         let mut q = self.stream.clone_htod(&projections.q)?;
         let mut k = self.stream.clone_htod(&projections.k)?;
         self.normalise(&mut q, &layer.query_norm)?;
         self.normalise(&mut k, &layer.key_norm)?;
         let args = RopeArgs {
             q: TensorViewMut::contiguous(q.as_view_mut(), [tokens, num_qo, dim])?,
-            k: Some(TensorViewMut::contiguous(k.as_view_mut(), [tokens, num_kv, dim])?),
+            k: Some(TensorViewMut::contiguous(
+                k.as_view_mut(),
+                [tokens, num_kv, dim],
+            )?),
             positions,
             table: None,
         };

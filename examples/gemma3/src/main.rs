@@ -5,7 +5,10 @@ mod check;
 mod device;
 mod engine;
 mod fetch;
+mod reference;
 mod sampling;
+#[cfg(test)]
+mod tests;
 mod text;
 mod weights;
 
@@ -80,7 +83,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     }
     println!("matrix products: candle-core on the CPU, weights quantised");
     let prompt = vocabulary.encode(&options.prompt)?;
-    let capacity = prompt.len() + options.max_tokens;
+    let capacity = prompt.len().saturating_add(options.max_tokens);
     let mut engine = Engine::new(weights, capacity)?;
     generate(&mut engine, &vocabulary, &mut sampler, options, &prompt)?;
     println!("kernel launches: {}", engine.launches());

@@ -69,7 +69,7 @@ impl Config {
             global_rope_base: optional(content, "rope.freq_base", Value::to_f32)?
                 .unwrap_or(GLOBAL_ROPE_BASE)
                 .into(),
-            local_rope_base: optional(content, "rope.local.freq_base", Value::to_f32)?
+            local_rope_base: optional(content, "rope.freq_base_swa", Value::to_f32)?
                 .unwrap_or(LOCAL_ROPE_BASE)
                 .into(),
             context: count(content, "context_length")?,
