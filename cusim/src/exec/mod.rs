@@ -16,6 +16,7 @@ mod shadow;
 mod system;
 mod tensor;
 mod warp;
+mod words;
 
 pub use count::Counters;
 

@@ -1,13 +1,22 @@
 //! Calls: the bodies of called functions are put in the place of the calls, so that a kernel is one
-//! stretch of code and a lane needs no stack. Recursion cannot be executed that way and is refused.
+//! stretch of code and a lane needs no stack. Recursion cannot be executed that way and is refused. An
+//! indirect call becomes a choice among the functions whose address the module takes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::LoadError;
 use crate::ptx::ast::{
-    AddressBase, Body, Function, Guard, Instruction, Label, LabelId, Module, Operand, RegId, Space,
-    Symbol, Type,
+    AddressBase, Body, Function, Guard, Instruction, Label, LabelId, Module, Operand, RegId,
+    Register, Space, Symbol, Type,
 };
+
+/// The most instructions of a kernel with all it calls.
+const LARGEST: usize = 1 << 20;
+
+/// The address of a function, by index: a number that is nothing else's.
+pub(super) fn function_address(index: u32) -> u64 {
+    0x1000 + 16 * u64::from(index)
+}
 
 /// The body of an entry with every call of a function of the module replaced by that function.
 pub(super) fn flatten(module: &Module, entry: &Function) -> Result<Body, LoadError> {
@@ -16,6 +25,7 @@ pub(super) fn flatten(module: &Module, entry: &Function) -> Result<Body, LoadErr
         result: Body::default(),
         shared: HashMap::new(),
         active: Vec::new(),
+        addressed: addressed(module),
     };
     if let Some(body) = &entry.body {
         let frame = inliner.frame(body, None, &[], &[]);
@@ -31,6 +41,36 @@ struct Inliner<'a> {
     shared: HashMap<(usize, u32), u32>,
     /// Functions that the current instruction is in, by index.
     active: Vec<usize>,
+    /// Functions whose address is taken.
+    addressed: BTreeSet<u32>,
+}
+
+/// The functions that something other than a call names.
+fn addressed(module: &Module) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let bodies = module
+        .functions
+        .iter()
+        .filter_map(|function| function.body.as_ref());
+    for instruction in bodies.flat_map(|body| &body.instructions) {
+        for operand in &instruction.operands {
+            if let Operand::Symbol(Symbol::Function(index), _) = operand
+                && &*instruction.opcode != "call"
+            {
+                found.insert(*index);
+            }
+        }
+    }
+    let initial = module
+        .variables
+        .iter()
+        .filter_map(|variable| variable.init.as_ref());
+    for (_, symbol, _, _) in initial.flat_map(|init| &init.relocations) {
+        if let Symbol::Function(index) = symbol {
+            found.insert(*index);
+        }
+    }
+    found
 }
 
 /// Where the names of one copy of a function lead.
@@ -70,14 +110,7 @@ impl<'a> Inliner<'a> {
             }
             variables.push(place);
         }
-        let end = function.map(|_| {
-            let id = LabelId(self.result.labels.len() as u32);
-            self.result.labels.push(Label {
-                name: "return".into(),
-                target: 0,
-            });
-            id
-        });
+        let end = function.map(|_| self.label("return"));
         Frame {
             registers,
             variables,
@@ -116,7 +149,7 @@ impl<'a> Inliner<'a> {
             self.result.labels[label_at].target = places[label.target as usize];
         }
         if let Some(label) = frame.end {
-            self.result.labels[label.0 as usize].target = end;
+            self.place(label);
         }
         Ok(())
     }
@@ -127,12 +160,15 @@ impl<'a> Inliner<'a> {
             line: call.line,
             message: format!("call: {message}"),
         };
-        let function_at = call
-            .operands
-            .iter()
-            .position(|operand| matches!(operand, Operand::Symbol(Symbol::Function(_), 0)));
-        let Some(at) = function_at else {
-            return Err(refuse("an indirect call cannot be executed".to_owned()));
+        if self.result.instructions.len() > LARGEST {
+            return Err(refuse(
+                "the kernel and what it calls are too large".to_owned(),
+            ));
+        }
+        let is_function =
+            |operand: &Operand| matches!(operand, Operand::Symbol(Symbol::Function(_), 0));
+        let Some(at) = call.operands.iter().position(is_function) else {
+            return self.indirect_call(&call);
         };
         let Operand::Symbol(Symbol::Function(index), _) = call.operands[at] else {
             return Err(refuse("the target must be a function".to_owned()));
@@ -148,16 +184,7 @@ impl<'a> Inliner<'a> {
             let message = format!("{} calls itself, which cannot be executed", function.name);
             return Err(refuse(message));
         }
-        let list = |operand: Option<&Operand>| match operand {
-            Some(Operand::List(list)) => list.clone(),
-            _ => Vec::new(),
-        };
-        let params = list(call.operands.get(at + 1));
-        let returns = if at == 0 {
-            Vec::new()
-        } else {
-            list(call.operands.first())
-        };
+        let (returns, params) = arguments(&call, at);
         if params.len() != function.params.len() || returns.len() != function.returns.len() {
             let message = format!(
                 "{} takes or returns another number of values",
@@ -190,6 +217,92 @@ impl<'a> Inliner<'a> {
         Ok(())
     }
 
+    /// Compares the address with that of every function that it can be, and calls that one.
+    fn indirect_call(&mut self, call: &Instruction) -> Result<(), LoadError> {
+        let is_register = |operand: &Operand| matches!(operand, Operand::Register(_));
+        let Some(at) = call.operands.iter().position(is_register) else {
+            return Err(LoadError {
+                line: call.line,
+                message: "call: the target must be a function or a register".to_owned(),
+            });
+        };
+        let (returns, params) = arguments(call, at);
+        let end = self.label("return");
+        if let Some(guard) = call.guard {
+            let negated = !guard.negated;
+            self.branch(call, Some(Guard { negated, ..guard }), end);
+        }
+        let module = self.module;
+        for index in self.addressed.clone() {
+            let function = &module.functions[index as usize];
+            let fits = function.body.is_some()
+                && !self.active.contains(&(index as usize))
+                && (function.params.len(), function.returns.len()) == (params.len(), returns.len());
+            if !fits {
+                continue;
+            }
+            let differs = RegId(self.result.registers.len() as u32);
+            self.result.registers.push(Register {
+                name: "%target".into(),
+                ty: Type::Pred,
+            });
+            let next = self.label("next");
+            let address = Operand::Int(function_address(index));
+            self.result.instructions.push(Instruction {
+                guard: None,
+                opcode: "setp".into(),
+                modifiers: vec!["ne".into(), "b64".into()],
+                operands: vec![
+                    Operand::Register(differs),
+                    call.operands[at].clone(),
+                    address,
+                ],
+                ..call.clone()
+            });
+            let guard = Guard {
+                reg: differs,
+                negated: false,
+            };
+            self.branch(call, Some(guard), next);
+            self.call(Instruction {
+                guard: None,
+                operands: vec![
+                    Operand::List(returns.clone()),
+                    Operand::Symbol(Symbol::Function(index), 0),
+                    Operand::List(params.clone()),
+                ],
+                ..call.clone()
+            })?;
+            self.branch(call, None, end);
+            self.place(next);
+        }
+        // The address is that of no function.
+        self.result.instructions.push(Instruction {
+            guard: None,
+            opcode: "trap".into(),
+            modifiers: Vec::new(),
+            operands: Vec::new(),
+            ..call.clone()
+        });
+        self.place(end);
+        Ok(())
+    }
+
+    /// A label that is not placed yet.
+    fn label(&mut self, name: &str) -> LabelId {
+        let id = LabelId(self.result.labels.len() as u32);
+        self.result.labels.push(Label {
+            name: name.into(),
+            target: 0,
+        });
+        id
+    }
+
+    /// Places a label here.
+    fn place(&mut self, label: LabelId) {
+        self.result.labels[label.0 as usize].target = self.result.instructions.len() as u32;
+    }
+
     fn branch(&mut self, call: &Instruction, guard: Option<Guard>, to: LabelId) {
         self.result.instructions.push(Instruction {
             guard,
@@ -214,6 +327,16 @@ impl<'a> Inliner<'a> {
             ..call.clone()
         });
     }
+}
+
+/// The returns and parameters of a call whose target is operand `at`.
+fn arguments(call: &Instruction, at: usize) -> (Vec<Operand>, Vec<Operand>) {
+    let list = |operand: Option<&Operand>| match operand {
+        Some(Operand::List(list)) => list.clone(),
+        _ => Vec::new(),
+    };
+    let returns = if at == 0 { None } else { call.operands.first() };
+    (list(returns), list(call.operands.get(at + 1)))
 }
 
 /// The variables of an argument list; what is in registers stands for nothing here.

@@ -251,8 +251,8 @@ fn bits_are_counted_found_and_moved() {
         },
     );
     check("fns.b32 %r9, %r0, %r1, 2;", &t, |x| {
-        let set = (x[1]..32).filter(|at| x[0] >> at & 1 == 1);
-        set.skip(1).next().unwrap_or(u32::MAX)
+        let mut set = (x[1]..32).filter(|at| x[0] >> at & 1 == 1);
+        set.nth(1).unwrap_or(u32::MAX)
     });
     check("bmsk.clamp.b32 %r9, %r1, %r2;", &t, |x| {
         (0..32)
@@ -438,7 +438,8 @@ fn sixteen_bit_floats_agree_with_the_half_crate() {
     let t = triples();
     let halves = |x: u32| [x as u16, (x >> 16) as u16];
     type Decode = fn(u16) -> f64;
-    let formats: [(&str, Decode, fn(f64) -> u16); 2] = [
+    type Encode = fn(f64) -> u16;
+    let formats: [(&str, Decode, Encode); 2] = [
         (
             "f16x2",
             |x| f16::from_bits(x).to_f64(),
@@ -552,7 +553,7 @@ fn comparisons_combine_and_know_nan() {
     let p = pairs();
     for (name, holds) in [
         ("eq", (|a, b| a == b) as fn(f32, f32) -> bool),
-        ("ne", |a, b| a < b || a > b),
+        ("ne", |a, b| a != b && !a.is_nan() && !b.is_nan()),
         ("lt", |a, b| a < b),
         ("geu", |a, b| a >= b || a.is_nan() || b.is_nan()),
         ("neu", |a, b| a != b),

@@ -318,3 +318,33 @@ fn calls_take_and_return_values() {
     });
     assert_eq!(machine.words(out, 32), want);
 }
+
+/// Two functions through a table of their addresses.
+#[test]
+fn calls_go_through_pointers() {
+    let function = |name: &str, operation: &str| {
+        format!(
+            ".func (.param .b32 result) {name}(.param .b32 x)\n{{ .reg .b32 %r<3>;\n\
+             ld.param.u32 %r0, [x]; {operation} %r1, %r0, 5; st.param.b32 [result], %r1; ret; }}\n"
+        )
+    };
+    let functions = function("plus", "add.u32") + &function("times", "mul.lo.u32");
+    let table = ".global .align 8 .u64 table[2] = {plus, times};\n";
+    let body = "mov.u32 %r0, %laneid; and.b32 %r1, %r0, 1; mul.wide.u32 %rd0, %r1, 8;\n\
+        mov.u64 %rd1, table; add.u64 %rd1, %rd1, %rd0; ld.global.u64 %rd2, [%rd1];\n\
+        { .param .b32 a; st.param.b32 [a], %r0; .param .b32 b;\n\
+        P: .callprototype (.param .b32 _) _ (.param .b32 _);\n\
+        call (b), %rd2, (a), P; ld.param.b32 %r9, [b]; }\n\
+        mul.wide.u32 %rd3, %r0, 4; add.u64 %rd3, %rd3, %p0; st.global.u32 [%rd3], %r9;";
+    let text = kernel(1, body).replace(
+        ".visible .entry",
+        &format!("{functions}{table}.visible .entry"),
+    );
+    let mut machine = Machine::new(&text);
+    let out = machine.alloc(128);
+    machine
+        .launch(32, &[out])
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    let want = each(|lane| if lane % 2 == 0 { lane + 5 } else { lane * 5 });
+    assert_eq!(machine.words(out, 32), want);
+}

@@ -48,9 +48,9 @@ fn check(shape: &Shape) {
     for lane in 0..32 {
         let (g, m) = (lane / 4, lane % 4);
         let own = &mut input[lane * 12..][..12];
-        for reg in 0..a_regs {
+        for (reg, word) in own.iter_mut().enumerate().take(a_regs) {
             let (row, col) = (g + 8 * (reg % 2), m * p + 4 * p * (reg / 2));
-            own[reg] = pack(&|at| a[row][col + at]);
+            *word = pack(&|at| a[row][col + at]);
         }
         for reg in 0..b_regs {
             own[4 + reg] = pack(&|at| b[m * p + 4 * p * reg + at][g]);

@@ -1,3 +1,4 @@
+use super::order::join;
 use super::*;
 
 fn shadow() -> Shadow {

@@ -1,5 +1,6 @@
 //! Where variables lie.
 
+use super::super::inline::function_address;
 use super::super::{GlobalVar, LoadError, initial_bytes};
 use crate::ptx::ast::{AddressBase, Body, Module, Operand, Space, Symbol, Variable};
 
@@ -79,11 +80,21 @@ impl ModuleLayout {
                     };
                     Some((*at, self.global(*index)? as usize, *addend))
                 });
+                let mut bytes = initial_bytes(init, size);
+                // Tables of functions are filled here, since functions are not placed.
+                for (at, symbol, _, _) in init.map_or(&[][..], |init| &init.relocations) {
+                    let end = *at as usize + 8;
+                    if let (Symbol::Function(index), Some(to)) =
+                        (symbol, bytes.get_mut(*at as usize..end))
+                    {
+                        to.copy_from_slice(&function_address(*index).to_le_bytes());
+                    }
+                }
                 GlobalVar {
                     name: variable.name.clone(),
                     size,
                     align: variable.align,
-                    bytes: initial_bytes(init, size),
+                    bytes,
                     relocations: relocations.collect(),
                 }
             })

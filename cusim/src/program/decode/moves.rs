@@ -3,7 +3,8 @@
 use super::super::op::{Initial, Op, Reg, SetTo, Wide};
 use super::super::simd::{each1, each2, mask2};
 use super::super::window;
-use super::{Context, Form, Result, window_of};
+use super::operand::window_of;
+use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
 
 impl Context<'_> {

@@ -1,7 +1,7 @@
 //! Barriers and fences (PTX ISA, "Parallel Synchronization and Communication Instructions").
 
 use super::super::op::{
-    Barrier, BarrierKind, MBarrier, MBarrierKind, Op, Reduction, Reg, Reg2, Space,
+    Address, Barrier, BarrierKind, MBarrier, MBarrierKind, Op, Reduction, Reg, Reg2, Space,
 };
 use super::{Context, Form, Result};
 
@@ -110,7 +110,7 @@ impl Context<'_> {
         let mut barrier = MBarrier {
             kind: MBarrierKind::Init,
             space: if named { Space::Shared } else { Space::Generic },
-            address: super::Address {
+            address: Address {
                 base: None,
                 offset: 0,
             },
