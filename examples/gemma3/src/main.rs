@@ -75,8 +75,8 @@ fn run(options: &Options) -> Result<ExitCode> {
     let device = cusim::Device::from_env("FERROFLASH_DEVICE")?;
     println!("attention, RMSNorm, RoPE: ferroflash on {device}");
     let loading = fetch::spinner("reading the model");
-    let vocabulary = Vocabulary::read(&path)?;
     let weights = Weights::read(&path)?;
+    let vocabulary = Vocabulary::read(&path)?;
     loading.finish_and_clear();
     if options.check {
         return check::run(&path, &vocabulary, weights);
