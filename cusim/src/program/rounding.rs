@@ -186,16 +186,13 @@ pub(crate) type WithError = fn(f64, f64, f64) -> (f64, f64);
 /// f64 arithmetic: the result rounded to nearest and what that lost, or a number of its sign.
 pub(crate) fn with_error(opcode: &str) -> Option<WithError> {
     Some(match opcode {
-        "add" => |a, b, _| two_sum(a, b),
-        "sub" => |a, b, _| two_sum(a, -b),
-        "mul" => |a, b, _| two_product(a, b),
+        "add" => |a, b, _| sum_error(a, b),
+        "sub" => |a, b, _| sum_error(a, -b),
+        "mul" => |a, b, _| product_error(a, b),
         "fma" | "mad" => fma_error,
         "div" => |a, b, _| quotient_error(a, b),
         "rcp" => |a, _, _| quotient_error(1.0, a),
-        "sqrt" => |a, _, _| {
-            let root = a.sqrt();
-            (root, (-root).mul_add(root, a))
-        },
+        "sqrt" => |a, _, _| root_error(a),
         _ => return None,
     })
 }
@@ -206,27 +203,138 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
     (sum, (a - (sum - back)) + (b - back))
 }
 
-fn two_product(a: f64, b: f64) -> (f64, f64) {
-    let product = a * b;
-    (product, a.mul_add(b, -product))
+/// A finite number other than 0 as one of magnitude at least 1 and below 2, and a power of two.
+fn split(x: f64) -> (f64, i32) {
+    let (x, up) = if x.is_subnormal() {
+        (x * power(64), 64)
+    } else {
+        (x, 0)
+    };
+    let exponent = (x.to_bits() >> 52 & 0x7ff) as i32 - 1023;
+    (scale(x, -exponent), exponent - up)
+}
+
+/// `2^exponent`, for exponents of normal numbers.
+fn power(exponent: i32) -> f64 {
+    f64::from_bits(((exponent + 1023) as u64) << 52)
+}
+
+/// `x * 2^by`, exact unless the result is subnormal or infinite.
+fn scale(x: f64, by: i32) -> f64 {
+    let third = by / 3;
+    x * power(third) * power(third) * power(by - 2 * third)
+}
+
+/// What is lost where the exact result is zero, infinite or no number, or rounds to infinity.
+fn lost_at_bounds(near: f64, operands: &[f64]) -> Option<f64> {
+    let finite = operands.iter().all(|x| x.is_finite());
+    match near {
+        _ if !finite || near.is_nan() => Some(0.0),
+        // An infinity from finite operands is beyond the result, unless it was a division by zero.
+        _ if near.is_infinite() => Some(-near),
+        _ => None,
+    }
+}
+
+fn product_error(a: f64, b: f64) -> (f64, f64) {
+    let near = a * b;
+    if a == 0.0 || b == 0.0 {
+        return (near, 0.0);
+    }
+    let lost = lost_at_bounds(near, &[a, b]).unwrap_or_else(|| {
+        let ((a, a_exponent), (b, b_exponent)) = (split(a), split(b));
+        let near = scale(near, -a_exponent - b_exponent);
+        a.mul_add(b, -near)
+    });
+    (near, lost)
 }
 
 fn quotient_error(a: f64, b: f64) -> (f64, f64) {
-    let quotient = a / b;
-    let remainder = (-quotient).mul_add(b, a);
-    (quotient, if b < 0.0 { -remainder } else { remainder })
+    let near = a / b;
+    if a == 0.0 || b == 0.0 {
+        return (near, 0.0);
+    }
+    let lost = lost_at_bounds(near, &[a, b]).unwrap_or_else(|| {
+        let ((a, a_exponent), (b, b_exponent)) = (split(a), split(b));
+        let near = scale(near, b_exponent - a_exponent);
+        (-near).mul_add(b, a) * b.signum()
+    });
+    (near, lost)
 }
 
-/// Boldo and Muller, "Exact and approximated error of the FMA", 2011: the error is the sum of two
-/// numbers, of which the first has the sign.
+fn root_error(a: f64) -> (f64, f64) {
+    let near = a.sqrt();
+    if !(a > 0.0 && a.is_finite()) {
+        return (near, 0.0);
+    }
+    let half = split(a).1 / 2;
+    let (a, root) = (scale(a, -2 * half), scale(near, -half));
+    (near, (-root).mul_add(root, a))
+}
+
+fn sum_error(a: f64, b: f64) -> (f64, f64) {
+    let (near, lost) = two_sum(a, b);
+    (near, lost_at_bounds(near, &[a, b]).unwrap_or(lost))
+}
+
 fn fma_error(a: f64, b: f64, c: f64) -> (f64, f64) {
-    let result = a.mul_add(b, c);
-    let (high, low) = two_product(a, b);
-    let (sum, rest) = two_sum(c, low);
-    let (upper, lower) = two_sum(high, sum);
-    let gap = (upper - result) + lower;
-    let error = gap + rest;
-    (result, error)
+    let near = a.mul_add(b, c);
+    if a == 0.0 || b == 0.0 {
+        return (near, 0.0);
+    }
+    let lost = lost_at_bounds(near, &[a, b, c]).unwrap_or_else(|| {
+        let ((a, a_exponent), (b, b_exponent)) = (split(a), split(b));
+        let exponent = a_exponent + b_exponent;
+        let c_exponent = if c == 0.0 { exponent } else { split(c).1 };
+        if c_exponent - exponent > FAR {
+            // All that counts of the product is its sign.
+            let (c, near) = (scale(c, -c_exponent), scale(near, -c_exponent));
+            return sign_of_sum([c, -near, power(-FAR) * (a * b).signum(), 0.0]);
+        }
+        let c = if c_exponent - exponent < -FAR {
+            power(-FAR).copysign(c)
+        } else {
+            scale(c, -exponent)
+        };
+        let high = a * b;
+        let low = a.mul_add(b, -high);
+        sign_of_sum([high, low, c, -scale(near, -exponent)])
+    });
+    (near, lost)
+}
+
+/// Numbers farther apart than this many powers of two do not touch, not even as products.
+const FAR: i32 = 250;
+
+/// A number of the sign of the exact sum (Shewchuk, "Adaptive precision floating-point arithmetic",
+/// 1997: growing an expansion).
+fn sign_of_sum(terms: [f64; 4]) -> f64 {
+    let mut parts = [0.0; 4];
+    for (count, mut sum) in terms.into_iter().enumerate() {
+        for part in &mut parts[..count] {
+            (sum, *part) = two_sum(sum, *part);
+        }
+        parts[count] = sum;
+    }
+    let largest = parts.into_iter().rfind(|part| *part != 0.0);
+    largest.unwrap_or(0.0)
+}
+
+/// The sign of a sum that is exactly zero, rounded down: negative unless both terms are +0.
+pub(crate) fn zero_rounded_down(opcode: &str) -> Option<fn(f64, f64, f64) -> f64> {
+    fn zero(a: f64, b: f64) -> f64 {
+        if a.is_sign_negative() || b.is_sign_negative() {
+            -0.0
+        } else {
+            0.0
+        }
+    }
+    Some(match opcode {
+        "add" => |a, b, _| zero(a, b),
+        "sub" => |a, b, _| zero(a, -b),
+        "fma" | "mad" => |a, b, c| zero(a * b, c),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -278,6 +386,28 @@ mod tests {
                 prop_assert_eq!(lost == 0.0, down == up);
             }
         }
+    }
+
+    #[test]
+    fn f64_directions_hold_at_the_ends_of_the_range() {
+        let least = f64::from_bits(1);
+        let rounded = |opcode, rounding, a, b, c| {
+            let (near, lost) = with_error(opcode).expect("an operation")(a, b, c);
+            f64::from_bits(Format::F64.direct(near.to_bits(), lost, rounding))
+        };
+        assert_eq!(rounded("mul", Rounding::Down, least, -1e-9, 0.0), -least);
+        assert_eq!(rounded("mul", Rounding::Zero, f64::MAX, 2.0, 0.0), f64::MAX);
+        assert_eq!(
+            rounded("add", Rounding::Up, f64::MIN, f64::MIN, 0.0),
+            f64::MIN
+        );
+        assert_eq!(rounded("div", Rounding::Up, least, 3.0, 0.0), least);
+        assert_eq!(rounded("div", Rounding::Zero, 1.0, 0.0, 0.0), f64::INFINITY);
+        assert_eq!(
+            rounded("fma", Rounding::Down, least, -least, 1.0),
+            1f64.next_down()
+        );
+        assert_eq!(rounded("fma", Rounding::Up, 1e-200, 1e-200, -least), -0.0);
     }
 
     #[test]

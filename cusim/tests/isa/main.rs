@@ -2,5 +2,8 @@
 
 mod bits;
 mod compare;
+mod convert;
+mod exact;
+mod float;
 mod harness;
 mod integer;

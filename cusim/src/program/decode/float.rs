@@ -150,6 +150,7 @@ impl Context<'_> {
             return form.unknown();
         };
         let (flush, sat) = (form.has("ftz"), form.has("sat"));
+        let zero = zero_of(form, rounding);
         self.scalar(form, move |s| {
             let read = |bits: u64| -> f64 {
                 if flush {
@@ -158,7 +159,11 @@ impl Context<'_> {
                     f(bits as u32).into()
                 }
             };
-            let result = operation(read(s[0]), read(s[1]), read(s[2]));
+            let (a, b, c) = (read(s[0]), read(s[1]), read(s[2]));
+            let result = match (operation(a, b, c), zero) {
+                (0.0, Some(zero)) => zero(a, b, c),
+                (result, _) => result,
+            };
             let result = f(Format::F32.encode(result, rounding) as u32);
             let result = if sat { saturate(result) } else { result };
             u64::from(if flush { out_ftz(result) } else { out(result) })
@@ -170,10 +175,23 @@ impl Context<'_> {
         let Some(operation) = rounding::with_error(form.opcode) else {
             return form.unknown();
         };
+        let zero = zero_of(form, rounding);
         self.scalar(form, move |s| {
-            let (near, lost) = operation(d(s[0]), d(s[1]), d(s[2]));
-            Format::F64.direct(near.to_bits(), lost, rounding)
+            let (a, b, c) = (d(s[0]), d(s[1]), d(s[2]));
+            match (operation(a, b, c), zero) {
+                ((0.0, 0.0), Some(zero)) => zero(a, b, c).to_bits(),
+                ((near, lost), _) => Format::F64.direct(near.to_bits(), lost, rounding),
+            }
         })
+    }
+}
+
+/// What decides the sign of an exact zero, where it is not that of rounding to nearest.
+fn zero_of(form: &Form<'_>, rounding: Rounding) -> Option<fn(f64, f64, f64) -> f64> {
+    if rounding == Rounding::Down {
+        rounding::zero_rounded_down(form.opcode)
+    } else {
+        None
     }
 }
 

@@ -1,0 +1,289 @@
+//! Every `cvt` between integers, floats and both, in every rounding.
+
+use proptest::prelude::*;
+
+use crate::exact::{BF16, F16, F32, F64, Format, MODES, Mode, Value};
+use crate::harness::{Operands, Out, config, floats32, floats64, halves, integers, run};
+
+/// A type of integers and where it is kept.
+#[derive(Clone, Copy)]
+struct Integer {
+    name: &'static str,
+    signed: bool,
+    bits: u32,
+}
+
+const fn integer(name: &'static str, signed: bool, bits: u32) -> Integer {
+    Integer { name, signed, bits }
+}
+
+const INTEGERS: [Integer; 8] = [
+    integer("s8", true, 8),
+    integer("u8", false, 8),
+    integer("s16", true, 16),
+    integer("u16", false, 16),
+    integer("s32", true, 32),
+    integer("u32", false, 32),
+    integer("s64", true, 64),
+    integer("u64", false, 64),
+];
+
+impl Integer {
+    fn value(self, bits: u64) -> i128 {
+        let unused = 128 - self.bits;
+        if self.signed {
+            i128::from(bits) << unused >> unused
+        } else {
+            (u128::from(bits) << unused >> unused) as i128
+        }
+    }
+
+    fn clamp(self, x: i128) -> i128 {
+        let half = 1i128 << (self.bits - 1);
+        if self.signed {
+            x.clamp(-half, half - 1)
+        } else {
+            x.clamp(0, 2 * half - 1)
+        }
+    }
+
+    /// The register that a value is in, its name and its bits.
+    fn register(self) -> (char, u32, Out) {
+        match self.bits {
+            8 | 16 => ('h', 16, Out::H),
+            32 => ('r', 32, Out::R),
+            _ => ('q', 64, Out::Q),
+        }
+    }
+}
+
+fn low(x: i128, bits: u32) -> u64 {
+    (x as u128 & ((1 << bits) - 1)) as u64
+}
+
+fn register(format: Format) -> (char, Out) {
+    match format.bits() {
+        16 => ('h', Out::H),
+        32 => ('f', Out::F),
+        _ => ('d', Out::D),
+    }
+}
+
+/// Checks `body` on every first operand.
+fn check(body: &str, out: Out, operands: &[Operands], expected: impl Fn(u64) -> u64, nan: Format) {
+    let is_float = !matches!(out, Out::R | Out::Q);
+    for ([a, ..], got) in operands.iter().zip(run(body, out, operands)) {
+        let expected = expected(*a);
+        let both_nan = is_float && nan.is_nan(got) && nan.is_nan(expected);
+        assert!(
+            got == expected || both_nan,
+            "{body} of {a:#x} is {got:#x}, not {expected:#x}"
+        );
+    }
+}
+
+/// Modes of rounding to integers.
+const TO_INTEGER: [(&str, Mode); 4] = [
+    ("rni", Mode::Nearest),
+    ("rzi", Mode::Zero),
+    ("rmi", Mode::Down),
+    ("rpi", Mode::Up),
+];
+
+fn float_to_integer(from: Format, operands: &[Operands]) {
+    let (source, _) = register(from);
+    for to in INTEGERS {
+        let (dest, dest_bits, out) = to.register();
+        for (name, mode) in TO_INTEGER {
+            let body = format!("cvt.{name}.{}.{} %{dest}8, %{source}0;", to.name, from.name);
+            let results = run(&body, out, operands);
+            for ([a, ..], got) in operands.iter().zip(results) {
+                let nan = if from == F64 || to.bits == 64 {
+                    1i128 << (to.bits - 1)
+                } else {
+                    0
+                };
+                let value = from.decode(*a).round(mode).map_or(nan, |x| to.clamp(x));
+                // The value in its type, then extended to the register as its type says.
+                let expected = low(to.value(low(value, to.bits)), dest_bits);
+                assert_eq!(got, expected, "{body} of {a:#x}");
+            }
+        }
+    }
+}
+
+fn integer_to_float(to: Format, operands: &[Operands]) {
+    let (dest, out) = register(to);
+    for from in INTEGERS {
+        let (source, ..) = from.register();
+        for (name, mode) in MODES {
+            let body = format!("cvt.{name}.{}.{} %{dest}8, %{source}0;", to.name, from.name);
+            let expected = |a| to.encode(Value::integer(from.value(a)), mode);
+            check(&body, out, operands, expected, to);
+        }
+    }
+}
+
+fn float_to_float(from: Format, to: Format, operands: &[Operands]) {
+    let ((source, _), (dest, out)) = (register(from), register(to));
+    let widens = to.fraction >= from.fraction && to.exponent >= from.exponent;
+    let modes: &[_] = if widens {
+        &[("", Mode::Nearest)]
+    } else if to == F16 {
+        &MODES[..2]
+    } else {
+        &MODES
+    };
+    for (name, mode) in modes {
+        let dot = if name.is_empty() { "" } else { "." };
+        let types = format!("{}.{} %{dest}8, %{source}0;", to.name, from.name);
+        let body = format!("cvt{dot}{name}.{types}");
+        let convert = |a| to.encode(from.decode(a), *mode);
+        check(&body, out, operands, convert, to);
+        if from == F32 || to == F32 {
+            let body = format!("cvt{dot}{name}.ftz.{types}");
+            let flushed = |a| {
+                let a = if from == F32 { from.flush(a) } else { a };
+                let result = to.encode(from.decode(a), *mode);
+                if to == F32 { to.flush(result) } else { result }
+            };
+            check(&body, out, operands, flushed, to);
+        }
+    }
+}
+
+fn saturate_float(from: Format, to: Format, name: &str, operands: &[Operands]) {
+    let ((source, _), (dest, out)) = (register(from), register(to));
+    let body = format!(
+        "cvt{name}.sat.{}.{} %{dest}8, %{source}0;",
+        to.name, from.name
+    );
+    let one = Value::integer(1);
+    let saturated = |a| match from.decode(a) {
+        Value::Nan => 0,
+        value if value.is_negative() || value == from.decode(from.sign()) => 0,
+        Value::Infinite(_) => to.encode(one, Mode::Nearest),
+        value if value.round(Mode::Down) != Some(0) => to.encode(one, Mode::Nearest),
+        value => to.encode(value, Mode::Nearest),
+    };
+    check(&body, out, operands, saturated, to);
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn integers_widen_narrow_and_saturate(operands in integers()) {
+        for from in INTEGERS {
+            let (source, ..) = from.register();
+            for to in INTEGERS {
+                let (dest, bits, out) = to.register();
+                for sat in [false, true] {
+                    let modifier = if sat { ".sat" } else { "" };
+                    let body =
+                        format!("cvt{modifier}.{}.{} %{dest}8, %{source}0;", to.name, from.name);
+                    for ([a, ..], got) in operands.iter().zip(run(&body, out, &operands)) {
+                        let value = from.value(*a);
+                        let value = if sat { to.clamp(value) } else { value };
+                        let expected = low(to.value(low(value, to.bits)), bits);
+                        prop_assert_eq!(got, expected, "{} of {:#x}", body, a);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn integers_become_floats(operands in integers()) {
+        for to in [F16, F32, F64] {
+            integer_to_float(to, &operands);
+        }
+    }
+
+    #[test]
+    fn floats_become_integers(halves in halves(), singles in floats32(), doubles in floats64()) {
+        float_to_integer(F16, &halves);
+        float_to_integer(F32, &singles);
+        float_to_integer(F64, &doubles);
+    }
+
+    #[test]
+    fn floats_change_format(halves in halves(), singles in floats32(), doubles in floats64()) {
+        for (from, operands) in [(F16, &halves), (BF16, &halves), (F32, &singles), (F64, &doubles)] {
+            for to in [F16, BF16, F32, F64] {
+                let is_offered = from != to && (to != BF16 || from == F32) && (from != BF16 || to == F32);
+                if is_offered {
+                    float_to_float(from, to, operands);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn floats_saturate(singles in floats32(), doubles in floats64()) {
+        saturate_float(F32, F32, "", &singles);
+        saturate_float(F32, F16, ".rn", &singles);
+        saturate_float(F64, F32, ".rn", &doubles);
+        saturate_float(F64, F64, "", &doubles);
+    }
+
+    #[test]
+    fn floats_round_to_integers_in_their_format(singles in floats32(), doubles in floats64()) {
+        for (name, mode) in TO_INTEGER {
+            for (format, operands) in [(F32, &singles), (F64, &doubles)] {
+                let (file, out) = register(format);
+                let body = format!("cvt.{name}.{0}.{0} %{file}8, %{file}0;", format.name);
+                let rounded = |a| {
+                    let value = format.decode(a);
+                    match value.round(mode) {
+                        Some(x) if x.unsigned_abs() < 1 << 64 => {
+                            // Zero keeps the sign of what was rounded.
+                            format.encode(Value::integer(x), Mode::Nearest) | a & format.sign()
+                        }
+                        _ => a,
+                    }
+                };
+                check(&body, out, operands, rounded, format);
+            }
+        }
+    }
+
+    #[test]
+    fn floats_are_packed_in_pairs(operands in floats32()) {
+        for format in [F16, BF16] {
+            for (name, mode) in &MODES[..2] {
+                for relu in [false, true] {
+                    let modifier = if relu { ".relu" } else { "" };
+                    let body =
+                        format!("cvt.{name}{modifier}.{}x2.f32 %r8, %f0, %f1;", format.name);
+                    for ([a, b, ..], got) in operands.iter().zip(run(&body, Out::R, &operands)) {
+                        for (from, half) in [(a, got >> 16), (b, got & 0xffff)] {
+                            let value = F32.decode(*from);
+                            let expected = match format.encode(value, *mode) {
+                                _ if relu && value.is_negative() => 0,
+                                bits => bits,
+                            };
+                            // The ISA does not say which zero becomes of -0.
+                            let half = if relu && half == format.sign() { 0 } else { half };
+                            let expected =
+                                if relu && expected == format.sign() { 0 } else { expected };
+                            let nan = format.is_nan(half) && format.is_nan(expected);
+                            prop_assert!(half == expected || nan, "{body} of {from:#x} is {half:#x}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tensor_floats_keep_ten_bits(operands in floats32()) {
+        let results = run("cvt.rna.tf32.f32 %r8, %f0;", Out::R, &operands);
+        let tf32 = Format { name: "tf32", exponent: 8, fraction: 10 };
+        for ([a, ..], got) in operands.iter().zip(results) {
+            let expected = tf32.encode(F32.decode(*a), Mode::Away) << 13;
+            let both_nan = F32.is_nan(*a) && F32.is_nan(got);
+            prop_assert!(got == expected || both_nan, "{a:#x} became {got:#x}, not {expected:#x}");
+        }
+    }
+}
