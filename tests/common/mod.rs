@@ -204,3 +204,19 @@ pub fn cases(usual: u32) -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
     asked.and_then(|cases| cases.parse().ok()).unwrap_or(usual)
 }
+
+/// What the emulator counted in the last launch of a kernel whose name starts so; `None` on a GPU.
+pub fn counters(kernel: &str, launch: impl FnOnce()) -> Option<cusim::exec::Counters> {
+    let device = cusim::Device::from_env("FERROFLASH_DEVICE").expect("a device");
+    let _gpu = gpu();
+    launch();
+    if !device.is_emulated() {
+        return None;
+    }
+    let launches = cusim::launches();
+    let last = launches
+        .iter()
+        .rev()
+        .find(|launch| launch.kernel.starts_with(kernel));
+    Some(last.expect("the launch just made").counters)
+}
