@@ -165,8 +165,8 @@ proptest! {
         let all = COMPARISONS.len();
         compare(all, "f32", 'f', &operands, |x| f32::from_bits(x as u32));
         compare(all, "f64", 'd', &wide, f64::from_bits);
-        compare(all, "f16", 'h', &narrow, |x| half::f16::from_bits(x as u16).to_f64());
-        compare(all, "bf16", 'h', &narrow, |x| half::bf16::from_bits(x as u16).to_f64());
+        compare(all, "f16", 'h', &narrow, |x| ::half::f16::from_bits(x as u16).to_f64());
+        compare(all, "bf16", 'h', &narrow, |x| ::half::bf16::from_bits(x as u16).to_f64());
         for (name, holds, unordered) in &COMPARISONS {
             let body = format!("setp.{name}.ftz.f32 %p4, %f0, %f1;");
             for ([a, b, ..], got) in operands.iter().zip(run(&body, Out::P, &operands)) {
@@ -178,7 +178,7 @@ proptest! {
 
     #[test]
     fn halves_compare_in_pairs(operands in pairs()) {
-        let f16 = |bits: u64| half::f16::from_bits(bits as u16).to_f64();
+        let f16 = |bits: u64| ::half::f16::from_bits(bits as u16).to_f64();
         for (name, holds, unordered) in &COMPARISONS {
             let body = format!(
                 "setp.{name}.f16x2 %p4|%p5, %r0, %r1; selp.b32 %r8, 1, 0, %p4; @%p5 add.u32 %r8, %r8, 2;"

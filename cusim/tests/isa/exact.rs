@@ -255,7 +255,7 @@ fn rounding_agrees_with_the_machine() {
             assert!(F64.is_nan(wide) && F16.is_nan(half));
         } else {
             assert_eq!(wide, f64::from(x).to_bits());
-            assert_eq!(half, half::f16::from_f32(x).to_bits().into());
+            assert_eq!(half, ::half::f16::from_f32(x).to_bits().into());
             assert_eq!(F32.encode(F64.decode(wide), Mode::Up), bits.into());
         }
     }

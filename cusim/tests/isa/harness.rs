@@ -229,9 +229,10 @@ fn float64() -> impl Strategy<Value = u64> {
 fn half() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u16>().prop_map(u64::from),
-        (-4.0f32..4.0).prop_map(|x| half::f16::from_f32(x).to_bits().into()),
-        (-4.0f32..4.0).prop_map(|x| half::bf16::from_f32(x).to_bits().into()),
-        proptest::sample::select(&FLOATS[..]).prop_map(|x| half::f16::from_f64(x).to_bits().into()),
+        (-4.0f32..4.0).prop_map(|x| ::half::f16::from_f32(x).to_bits().into()),
+        (-4.0f32..4.0).prop_map(|x| ::half::bf16::from_f32(x).to_bits().into()),
+        proptest::sample::select(&FLOATS[..])
+            .prop_map(|x| ::half::f16::from_f64(x).to_bits().into()),
     ]
 }
 

@@ -1,9 +1,14 @@
 //! Every family of instructions against another formulation of what the PTX ISA says, on drawn operands.
 
+mod arithmetic;
+mod atomic;
 mod bits;
 mod compare;
 mod convert;
 mod exact;
 mod float;
+mod half;
 mod harness;
 mod integer;
+mod vector;
+mod warp;
