@@ -1,0 +1,148 @@
+//! What the kernels move, counted by the emulator. One test for each family: the counters are those of
+//! the family's last launch in this process.
+
+mod common;
+
+use common::{counters, gpu};
+use cudarc::driver::CudaSlice;
+use ferroflash::{
+    Frequencies, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope, RopeArgs, RopeStyle,
+    TensorView, TensorViewMut, WeightForm,
+};
+use half::f16;
+
+/// Bytes of a sector, the unit in which global memory is moved.
+const SECTOR: usize = 32;
+
+fn ones(len: usize) -> CudaSlice<f16> {
+    gpu()
+        .stream
+        .clone_htod(&vec![f16::ONE; len])
+        .expect("memory")
+}
+
+fn view<const R: usize>(data: &CudaSlice<f16>, shape: [usize; R]) -> TensorView<'_, f16, R> {
+    TensorView::contiguous(data.as_view(), shape).expect("a view")
+}
+
+fn view_mut<const R: usize>(
+    data: &mut CudaSlice<f16>,
+    shape: [usize; R],
+) -> TensorViewMut<'_, f16, R> {
+    TensorViewMut::contiguous(data.as_view_mut(), shape).expect("a view")
+}
+
+fn sectors(elements: usize) -> u64 {
+    (elements * size_of::<f16>() / SECTOR) as u64
+}
+
+#[test]
+fn rms_norm_reads_x_once() {
+    let (rows, width) = (64, 2048);
+    let (x, weight) = (ones(rows * width), ones(width));
+    let mut out = ones(rows * width);
+    let op = RmsNorm {
+        eps: 1e-6,
+        weight: WeightForm::Plain,
+    };
+    let launch = || {
+        let (x, weight) = (view(&x, [rows, width]), view(&weight, [width]));
+        let out = view_mut(&mut out, [rows, width]);
+        gpu()
+            .kernels
+            .rms_norm(&gpu().stream, &op, x, weight, out)
+            .expect("a launch");
+    };
+    let Some(counters) = counters("fflash_rms_norm", launch) else {
+        return;
+    };
+    assert_eq!(counters.global_store_sectors, sectors(rows * width));
+    let weights = sectors(rows * width);
+    assert_eq!(
+        counters.global_load_sectors,
+        sectors(rows * width) + weights
+    );
+    assert_eq!(counters.shared_wavefronts, counters.shared_wavefronts_ideal);
+}
+
+#[test]
+fn rope_moves_q_and_k_once() {
+    let (tokens, q_heads, k_heads, head_dim) = (64, 8, 2, 128);
+    let mut q = ones(tokens * q_heads * head_dim);
+    let mut k = ones(tokens * k_heads * head_dim);
+    let numbers: Vec<i32> = (0..tokens as i32).collect();
+    let positions = Positions::new(&gpu().stream, &numbers).expect("valid positions");
+    let frequencies = Frequencies::Base {
+        base: 10_000.0,
+        scale: 1.0,
+    };
+    let op = Rope {
+        style: RopeStyle::HalfSplit,
+        rotary_dim: None,
+        frequencies,
+    };
+    let launch = || {
+        let args = RopeArgs {
+            q: view_mut(&mut q, [tokens, q_heads, head_dim]),
+            k: Some(view_mut(&mut k, [tokens, k_heads, head_dim])),
+            positions: &positions,
+            table: None,
+        };
+        gpu()
+            .kernels
+            .rope(&gpu().stream, &op, args)
+            .expect("a launch");
+    };
+    let Some(counters) = counters("fflash_rope", launch) else {
+        return;
+    };
+    let tensors = sectors(tokens * (q_heads + k_heads) * head_dim);
+    assert_eq!(counters.global_store_sectors, tensors);
+    // Besides q and k only the positions are read: a sector or two for each warp that needs them.
+    let others = counters.global_load_sectors - tensors;
+    assert!(others * 10 <= tensors, "{others} sectors beside {tensors}");
+}
+
+#[test]
+fn prefill_reads_q_once_and_k_and_v_once_for_each_block_of_queries() {
+    let (seqlen, heads, head_dim, block_m) = (256, 2, 128, 128);
+    let shape = [1, seqlen, heads, head_dim];
+    let elements = seqlen * heads * head_dim;
+    let (q, k, v) = (ones(elements), ones(elements), ones(elements));
+    let mut o = ones(elements);
+    let op = Prefill {
+        mask: Mask::Full,
+        ..Prefill::default()
+    };
+    let launch = || {
+        let (q, k, v) = (view(&q, shape), view(&k, shape), view(&v, shape));
+        let args = PrefillArgs {
+            q,
+            k,
+            v,
+            o: view_mut(&mut o, shape),
+            lse: None,
+        };
+        gpu()
+            .kernels
+            .prefill(&gpu().stream, &op, args)
+            .expect("a launch");
+    };
+    let Some(counters) = counters("fflash_prefill", launch) else {
+        return;
+    };
+    let blocks = (seqlen / block_m) as u64;
+    assert_eq!(
+        counters.global_load_sectors,
+        sectors(elements) * (1 + 2 * blocks)
+    );
+    assert_eq!(counters.global_store_sectors, sectors(elements));
+    assert_eq!(
+        counters.mma_flops,
+        (4 * seqlen * seqlen * heads * head_dim) as u64
+    );
+    assert_eq!(
+        counters.shared_wavefronts, counters.shared_wavefronts_ideal,
+        "bank conflicts"
+    );
+}
