@@ -1,4 +1,6 @@
-//! Fused attention, RMSNorm and RoPE for transformer inference.
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
 pub mod attention;
 mod check;
 pub mod dtype;
