@@ -7,7 +7,9 @@ use crate::harness::{
 };
 
 /// The name of a comparison, what it says of ordered operands, and whether it holds of unordered ones.
-const COMPARISONS: [(&str, fn(std::cmp::Ordering) -> bool, bool); 14] = [
+type Comparison = (&'static str, fn(std::cmp::Ordering) -> bool, bool);
+
+const COMPARISONS: [Comparison; 14] = [
     ("eq", |o| o.is_eq(), false),
     ("ne", |o| o.is_ne(), false),
     ("lt", |o| o.is_lt(), false),
@@ -204,8 +206,10 @@ proptest! {
     }
 }
 
-/// The kinds of `testp` by name.
-const KINDS: [(&str, fn(f64, bool) -> bool); 6] = [
+/// A kind of `testp` by name, of a value and whether it is subnormal.
+type Kind = (&'static str, fn(f64, bool) -> bool);
+
+const KINDS: [Kind; 6] = [
     ("finite", |x, _| x.is_finite()),
     ("infinite", |x, _| x.is_infinite()),
     ("number", |x, _| !x.is_nan()),

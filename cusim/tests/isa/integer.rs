@@ -105,10 +105,10 @@ const PRODUCTS: &[Form] = &[
         r(s32(a) * s32(b))
     }),
     form("mul.hi.s32 %r8, %r0, %r1;", Out::R, |[a, b, ..]| {
-        r(s32(a) * s32(b) >> 32)
+        r((s32(a) * s32(b)) >> 32)
     }),
     form("mul.hi.u32 %r8, %r0, %r1;", Out::R, |[a, b, ..]| {
-        r(u32(a) * u32(b) >> 32)
+        r((u32(a) * u32(b)) >> 32)
     }),
     form("mul.wide.s32 %q8, %r0, %r1;", Out::Q, |[a, b, ..]| {
         q(s32(a) * s32(b))
@@ -126,33 +126,35 @@ const PRODUCTS: &[Form] = &[
         h(s16(a) * s16(b))
     }),
     form("mul.hi.s16 %h8, %h0, %h1;", Out::H, |[a, b, ..]| {
-        h(s16(a) * s16(b) >> 16)
+        h((s16(a) * s16(b)) >> 16)
     }),
     form("mul.hi.u16 %h8, %h0, %h1;", Out::H, |[a, b, ..]| {
-        h(u16(a) * u16(b) >> 16)
+        h((u16(a) * u16(b)) >> 16)
     }),
     form("mul.lo.s64 %q8, %q0, %q1;", Out::Q, |[a, b, ..]| {
         a.wrapping_mul(b)
     }),
     form("mul.hi.s64 %q8, %q0, %q1;", Out::Q, |[a, b, ..]| {
-        q(s64(a) * s64(b) >> 64)
+        q((s64(a) * s64(b)) >> 64)
     }),
     form("mul.hi.u64 %q8, %q0, %q1;", Out::Q, |[a, b, ..]| {
-        (u128::from(a) * u128::from(b) >> 64) as u64
+        ((u128::from(a) * u128::from(b)) >> 64) as u64
     }),
     form("mad.lo.s32 %r8, %r0, %r1, %r2;", Out::R, |[a, b, c, _]| {
         r(s32(a) * s32(b) + s32(c))
     }),
     form("mad.hi.s32 %r8, %r0, %r1, %r2;", Out::R, |[a, b, c, _]| {
-        r((s32(a) * s32(b) >> 32) + s32(c))
+        r(((s32(a) * s32(b)) >> 32) + s32(c))
     }),
     form("mad.hi.u32 %r8, %r0, %r1, %r2;", Out::R, |[a, b, c, _]| {
-        r((u32(a) * u32(b) >> 32) + u32(c))
+        r(((u32(a) * u32(b)) >> 32) + u32(c))
     }),
     form(
         "mad.hi.sat.s32 %r8, %r0, %r1, %r2;",
         Out::R,
-        |[a, b, c, _]| r(((s32(a) * s32(b) >> 32) + s32(c)).clamp(i32::MIN.into(), i32::MAX.into())),
+        |[a, b, c, _]| {
+            r((((s32(a) * s32(b)) >> 32) + s32(c)).clamp(i32::MIN.into(), i32::MAX.into()))
+        },
     ),
     form(
         "mad.wide.s32 %q8, %r0, %r1, %q2;",
@@ -179,7 +181,7 @@ const PRODUCTS: &[Form] = &[
         r(low24(a) * low24(b))
     }),
     form("mul24.hi.s32 %r8, %r0, %r1;", Out::R, |[a, b, ..]| {
-        r(low24(a) * low24(b) >> 16)
+        r((low24(a) * low24(b)) >> 16)
     }),
     form(
         "mad24.lo.u32 %r8, %r0, %r1, %r2;",
@@ -254,7 +256,7 @@ const CARRIES: &[Form] = &[
     form(
         "mad.lo.cc.u32 %r9, %r0, %r1, %r2; madc.hi.u32 %r8, %r0, %r1, 0;",
         Out::R,
-        |[a, b, c, _]| r(u32(a) * u32(b) + u32(c) >> 32),
+        |[a, b, c, _]| r((u32(a) * u32(b) + u32(c)) >> 32),
     ),
 ];
 

@@ -114,11 +114,11 @@ proptest! {
             let value = |lane: usize| operands[lane][0] as u32;
             let total = (0..32).filter(|&lane| is_member(lane)).map(value);
             let total = total.fold(0, u32::wrapping_add);
-            for lane in 0..32 {
+            for (lane, got) in results.iter().enumerate() {
                 let equal = (0..32).filter(|&other| is_member(other) && value(other) == value(lane));
                 let equal: u32 = equal.map(|other| 1 << other).sum();
                 let expected = if is_member(lane) { total ^ equal } else { 7 };
-                prop_assert_eq!(results[lane], expected.into());
+                prop_assert_eq!(*got, u64::from(expected));
             }
         }
     }
