@@ -153,7 +153,7 @@ fn check<T: Element>(op: &Rope, args: &RopeArgs<'_, T>) -> Result<usize, Error> 
     check::extent("positions", "tokens", args.positions.len(), tokens)?;
     let rotary_dim = op.rotary_dim.unwrap_or(head_dim);
     let limit = 2 * MAX_PAIRS;
-    if rotary_dim == 0 || rotary_dim % 2 != 0 || rotary_dim > head_dim.min(limit) {
+    if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim.min(limit) {
         return Err(Unsupported::RotaryDim {
             rotary_dim,
             head_dim,

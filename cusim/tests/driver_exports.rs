@@ -3,33 +3,32 @@
 #![allow(unsafe_code)] // looking up symbols, and calling one
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use libloading::Library;
 
-/// The sources of the cudarc that this workspace builds with.
-fn cudarc() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--offline", "--format-version", "1"])
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .output()
-        .expect("cargo runs");
-    let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
-    let manifests = text.split("\"manifest_path\":\"").skip(1);
-    let manifest = manifests
-        .filter_map(|rest| rest.split('"').next())
-        .find(|path| path.contains("/cudarc-"))
-        .expect("the tests depend on cudarc");
-    Path::new(manifest).with_file_name("src")
+/// cudarc's bindings, by the list of sources that the compiler wrote beside what it made of them.
+fn bindings_source() -> PathBuf {
+    let executable = std::env::current_exe().expect("tests have a path");
+    let folder = executable.parent().expect("tests lie in a folder");
+    let lists = folder
+        .read_dir()
+        .expect("the folder can be read")
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let name = path.file_name()?.to_str()?;
+            let of_cudarc = name.starts_with("cudarc-") && name.ends_with(".d");
+            of_cudarc.then(|| std::fs::read_to_string(&path).ok())?
+        });
+    let lists: Vec<String> = lists.collect();
+    let mut sources = lists.iter().flat_map(|list| list.split_whitespace());
+    let source = sources.find(|source| source.ends_with("/driver/sys/mod.rs"));
+    PathBuf::from(source.expect("the tests are built with cudarc"))
 }
 
 /// Every driver function that cudarc has bindings of, for any version of CUDA.
 fn bindings() -> BTreeSet<String> {
-    let source =
-        std::fs::read_to_string(cudarc().join("driver/sys/mod.rs")).expect("cudarc's bindings");
+    let source = std::fs::read_to_string(bindings_source()).expect("cudarc's bindings");
     source
         .lines()
         .filter_map(|line| line.strip_prefix("pub unsafe fn "))
