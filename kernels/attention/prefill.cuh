@@ -325,9 +325,11 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
                 prefill_step<false>(warp, kv, tile, params, bounds, block.row_first);
             if (tile < tiles.end) prefill_step<true>(warp, kv, tile, params, bounds, block.row_first);
         }
-        /* The copy of zeros past the last tile must land, and every warp be done, before O overwrites both. */
-        ptx::cp_async_wait<0>();
-        __syncthreads();
+        /* Where O goes over the tiles, the copy of zeros past the last must land and every warp be done first. */
+        if constexpr (Traits::kQUnderTiles) {
+            ptx::cp_async_wait<0>();
+            __syncthreads();
+        }
     }
     warp.store(smem + Traits::kSmemQ, params, bounds);
 }
