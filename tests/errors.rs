@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::gpu;
+use common::{gpu, view, view_mut};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaSlice, DriverError};
 use ferroflash::{
@@ -13,17 +13,6 @@ use half::f16;
 
 fn zeros(len: usize) -> CudaSlice<f16> {
     gpu().stream.alloc_zeros(len).expect("memory")
-}
-
-fn view<const R: usize>(slice: &CudaSlice<f16>, shape: [usize; R]) -> TensorView<'_, f16, R> {
-    TensorView::contiguous(slice.as_view(), shape).expect("a view")
-}
-
-fn view_mut<const R: usize>(
-    slice: &mut CudaSlice<f16>,
-    shape: [usize; R],
-) -> TensorViewMut<'_, f16, R> {
-    TensorViewMut::contiguous(slice.as_view_mut(), shape).expect("a view")
 }
 
 /// Prefill on row-major tensors of these shapes.
@@ -508,4 +497,69 @@ fn driver_errors_are_passed_on() {
         .map_err(Error::from);
     let out_of_memory = DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
     assert_eq!(refused, Err(Error::Driver(out_of_memory)));
+}
+
+#[test]
+fn nothing_to_do_is_no_error() {
+    let op = Prefill::default();
+    let none = |qo: [usize; 4], kv: [usize; 4]| prefill(&op, qo, kv, kv, qo);
+    assert_eq!(none([0, 3, 4, 64], [0, 5, 2, 64]), Ok(()), "no batch");
+    assert_eq!(none([1, 0, 4, 64], KV), Ok(()), "no queries");
+    assert_eq!(none([1, 3, 0, 64], [1, 5, 0, 64]), Ok(()), "no heads");
+    assert_eq!(none([1, 3, 0, 64], KV), Ok(()), "no query heads");
+
+    let op = RmsNorm {
+        eps: 1e-6,
+        weight: WeightForm::Plain,
+    };
+    for (rows, width) in [(0, 8), (8, 0), (0, 0)] {
+        let (x, w) = (zeros(1), zeros(8));
+        let mut out = zeros(1);
+        let out = view_mut(&mut out, [rows, width]);
+        let result = gpu().kernels.rms_norm(
+            &gpu().stream,
+            &op,
+            view(&x, [rows, width]),
+            view(&w, [width]),
+            out,
+        );
+        assert_eq!(result, Ok(()), "{rows} rows of {width}");
+    }
+
+    for (tokens, heads) in [(0, 1), (2, 0)] {
+        let positions = Positions::new(&gpu().stream, &vec![5; tokens]).expect("valid positions");
+        let mut q = zeros(1);
+        let args = RopeArgs {
+            q: view_mut(&mut q, [tokens, heads, 8]),
+            k: None,
+            positions: &positions,
+            table: None,
+        };
+        let result = gpu().kernels.rope(&gpu().stream, &ROPE, args);
+        assert_eq!(result, Ok(()), "{tokens} tokens of {heads} heads");
+    }
+}
+
+/// A query without keys is not nothing: its row is zero, and its log-sum-exp -inf.
+#[test]
+fn queries_without_keys_give_zero() {
+    let shape = [1, 3, 4, 64];
+    let (q, kv) = (zeros(768), zeros(1));
+    let mut o = gpu().stream.clone_htod(&[f16::ONE; 768]).expect("memory");
+    let mut lse = gpu().stream.alloc_zeros::<f32>(12).expect("memory");
+    let args = PrefillArgs {
+        q: view(&q, shape),
+        k: view(&kv, [1, 0, 2, 64]),
+        v: view(&kv, [1, 0, 2, 64]),
+        o: view_mut(&mut o, shape),
+        lse: Some(TensorViewMut::contiguous(lse.as_view_mut(), [1, 4, 3]).expect("a view")),
+    };
+    gpu()
+        .kernels
+        .prefill(&gpu().stream, &Prefill::default(), args)
+        .expect("a launch");
+    let o = gpu().stream.clone_dtoh(&o).expect("download");
+    let lse = gpu().stream.clone_dtoh(&lse).expect("download");
+    assert!(o.iter().all(|&x| x == f16::ZERO));
+    assert!(lse.iter().all(|&x| x == f32::NEG_INFINITY));
 }

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{counters, gpu};
+use common::{counters, gpu, view, view_mut};
 use cudarc::driver::CudaSlice;
 use ferroflash::{
     Frequencies, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope, RopeArgs, RopeStyle,
-    TensorView, TensorViewMut, WeightForm,
+    WeightForm,
 };
 use half::f16;
 
@@ -19,17 +19,6 @@ fn ones(len: usize) -> CudaSlice<f16> {
         .stream
         .clone_htod(&vec![f16::ONE; len])
         .expect("memory")
-}
-
-fn view<const R: usize>(data: &CudaSlice<f16>, shape: [usize; R]) -> TensorView<'_, f16, R> {
-    TensorView::contiguous(data.as_view(), shape).expect("a view")
-}
-
-fn view_mut<const R: usize>(
-    data: &mut CudaSlice<f16>,
-    shape: [usize; R],
-) -> TensorViewMut<'_, f16, R> {
-    TensorViewMut::contiguous(data.as_view_mut(), shape).expect("a view")
 }
 
 fn sectors(elements: usize) -> u64 {

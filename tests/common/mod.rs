@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use ferroflash::reference::HostTensor;
 use ferroflash::{Element, Kernels, Layout, TensorView, TensorViewMut};
+use half::f16;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -219,4 +220,17 @@ pub fn counters(kernel: &str, launch: impl FnOnce()) -> Option<cusim::exec::Coun
         .rev()
         .find(|launch| launch.kernel.starts_with(kernel));
     Some(last.expect("the launch just made").counters)
+}
+
+/// A row-major tensor at the start of a buffer.
+pub fn view<const R: usize>(data: &CudaSlice<f16>, shape: [usize; R]) -> TensorView<'_, f16, R> {
+    TensorView::contiguous(data.as_view(), shape).expect("a view")
+}
+
+/// A row-major output at the start of a buffer.
+pub fn view_mut<const R: usize>(
+    data: &mut CudaSlice<f16>,
+    shape: [usize; R],
+) -> TensorViewMut<'_, f16, R> {
+    TensorViewMut::contiguous(data.as_view_mut(), shape).expect("a view")
 }
