@@ -51,7 +51,7 @@ mod sealed {
     impl Sealed for f32 {}
 }
 
-/// A Rust type that tensors can hold: [`f16`], [`bf16`] or [`f32`]. Sealed: the kernels exist for
+/// A Rust type that tensors can hold: [`half::f16`], [`half::bf16`] or [`f32`]. Sealed: the kernels exist for
 /// these types only.
 pub trait Element:
     sealed::Sealed

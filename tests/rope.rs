@@ -28,7 +28,7 @@ struct Case {
 
 /// Even numbers up to the head dimension, whole vectors more often than not.
 fn rotary_dim(head_dim: usize) -> BoxedStrategy<Option<usize>> {
-    let all = if head_dim % 2 == 0 {
+    let all = if head_dim.is_multiple_of(2) {
         None
     } else {
         Some(head_dim - 1)

@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn floats_are_shown_as_in_c() {
         assert_eq!(float("%f", 1.5), "1.500000");
-        assert_eq!(float("%8.2f", -3.14159), "   -3.14");
+        assert_eq!(float("%8.2f", -2.5625), "   -2.56");
         assert_eq!(float("%e", 12345.678), "1.234568e+04");
         assert_eq!(float("%g", 0.0001), "0.0001");
         assert_eq!(float("%g", 1e-5), "1e-05");
