@@ -105,9 +105,10 @@ fn run<'a, T: Element>(
         "must be finite and not negative",
         |eps| eps >= 0.0,
     )?;
+    let weight = launcher.read("weight", weight)?;
     let block = fflash_rms_norm_params {
         x: x.as_ref().map_or(out.as_ptr(), Bound::as_ptr),
-        weight: std::ptr::null(),
+        weight: weight.as_ptr(),
         out: out.as_mut_ptr(),
         x_row_stride: check::stride(&x_layout, 0),
         out_row_stride: check::stride(&out_layout, 0),
@@ -122,11 +123,6 @@ fn run<'a, T: Element>(
     if rows == 0 || width == 0 {
         return Ok(());
     }
-    let weight = launcher.read("weight", weight)?;
-    let block = fflash_rms_norm_params {
-        weight: weight.as_ptr(),
-        ..block
-    };
     let (kind, geometry) = geometry::geometry(&block, size_of::<T>());
     launcher.submit(
         Variant::RmsNorm {

@@ -335,3 +335,11 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
 }
 
 }  // namespace fflash
+
+/* One entry: its launch bounds follow from the traits; the host launches kThreads threads with kSmemBytes. */
+#define FFLASH_PREFILL(symbol, Element, kHeadDim)                                                    \
+    using symbol##_traits = fflash::PrefillTraits<fflash::Element, kHeadDim>;                        \
+    extern "C" __global__ void __launch_bounds__(symbol##_traits::kThreads, symbol##_traits::kMinBlocks) \
+        symbol(const __grid_constant__ fflash_prefill_params params) {                               \
+        fflash::prefill<symbol##_traits>(params);                                                    \
+    }

@@ -1,20 +1,6 @@
 /* Entry points of the prefill kernels for bf16. The kernel is in prefill.cuh. */
 #include "prefill.cuh"
 
-namespace {
-
-template <int kHeadDim>
-using Traits = fflash::PrefillTraits<fflash::Bf16, kHeadDim>;
-
-}  // namespace
-
-/* One entry: its launch bounds follow from the traits; the host launches kThreads threads with kSmemBytes. */
-#define FFLASH_PREFILL(symbol, kHeadDim)                                                            \
-    extern "C" __global__ void __launch_bounds__(Traits<kHeadDim>::kThreads, Traits<kHeadDim>::kMinBlocks) \
-        symbol(const __grid_constant__ fflash_prefill_params params) {                              \
-        fflash::prefill<Traits<kHeadDim>>(params);                                                  \
-    }
-
-FFLASH_PREFILL(fflash_prefill_bf16_d64, 64)
-FFLASH_PREFILL(fflash_prefill_bf16_d128, 128)
-FFLASH_PREFILL(fflash_prefill_bf16_d256, 256)
+FFLASH_PREFILL(fflash_prefill_bf16_d64, Bf16, 64)
+FFLASH_PREFILL(fflash_prefill_bf16_d128, Bf16, 128)
+FFLASH_PREFILL(fflash_prefill_bf16_d256, Bf16, 256)

@@ -59,16 +59,8 @@ pub(super) fn read(
     pc: usize,
     order: Order,
 ) -> Outcome<()> {
-    let access = report::Access {
-        warp: warp.index,
-        pc,
-        targets,
-        bytes,
-    };
-    let misaligned = targets.misaligned(bytes);
-    if misaligned != 0 {
-        return Err(access.misaligned(env, misaligned));
-    }
+    let access = report::Access::new(warp, pc, targets, bytes);
+    access.check_aligned(env)?;
     match targets.place {
         Place::Global => read_global(warp, env, access)?,
         Place::Shared => read_shared(env, access, order != Order::Weak)?,
@@ -93,16 +85,8 @@ pub(super) fn write(
     pc: usize,
     order: Order,
 ) -> Outcome<()> {
-    let access = report::Access {
-        warp: warp.index,
-        pc,
-        targets,
-        bytes,
-    };
-    let misaligned = targets.misaligned(bytes);
-    if misaligned != 0 {
-        return Err(access.misaligned(env, misaligned));
-    }
+    let access = report::Access::new(warp, pc, targets, bytes);
+    access.check_aligned(env)?;
     match targets.place {
         Place::Global => write_global(warp, env, access)?,
         Place::Shared => write_shared(env, access, order != Order::Weak)?,

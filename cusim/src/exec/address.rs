@@ -52,6 +52,15 @@ impl Targets {
         })
     }
 
+    /// One of the lanes alone.
+    pub(super) fn only(&self, lane: usize) -> Self {
+        Self {
+            lanes: 1 << lane,
+            at: [self.at[lane]; 32],
+            ..*self
+        }
+    }
+
     /// Lanes for which something holds of their address.
     pub(super) fn lanes_where(&self, mut holds: impl FnMut(u64) -> bool) -> u32 {
         let lanes = lanes_of(self.lanes).filter(|&lane| holds(self.at[lane]));

@@ -24,22 +24,13 @@ pub(super) fn atomic(
     while rest != 0 {
         let targets = address::next_targets(atomic.space, &at, &mut rest);
         if !matches!(targets.place, Place::Global | Place::Shared) {
-            let access = report::Access {
-                warp: warp.index,
-                pc,
-                targets: &targets,
-                bytes,
-            };
+            let access = report::Access::new(warp, pc, &targets, bytes);
             let what = "an atomic operation outside of global and shared memory";
             return Err(access.fault(env, FaultKind::IllegalAddress, what, targets.lanes));
         }
         let counters = env.counters;
         for lane in lanes_of(targets.lanes) {
-            let one = Targets {
-                lanes: 1 << lane,
-                at: [targets.at[lane]; 32],
-                ..targets
-            };
+            let one = targets.only(lane);
             one_lane(warp, env, atomic, (pc, lane), &one, &mut old)?;
         }
         // Counted as one store of all lanes.

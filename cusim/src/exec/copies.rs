@@ -85,16 +85,8 @@ pub(super) fn copy_async(
     }
     let at = address::addresses(warp, copy.dst);
     let targets = address::next_targets(Space::Shared, &at, &mut { mask });
-    let access = report::Access {
-        warp: warp.index,
-        pc,
-        targets: &targets,
-        bytes: copy.size,
-    };
-    let misaligned = targets.misaligned(copy.size);
-    if misaligned != 0 {
-        return Err(access.misaligned(env, misaligned));
-    }
+    let access = report::Access::new(warp, pc, &targets, copy.size);
+    access.check_aligned(env)?;
     access::check_bounds(env, access, "copies to")?;
     let shadow = &mut env.shared.shadow;
     let stamp = shadow.stamp(warp.index, pc, false);
@@ -152,16 +144,7 @@ fn read_source(
     words: &mut [[u32; 32]; 4],
 ) -> Outcome<()> {
     let targets = address::next_targets(Space::Global, sources, &mut { lanes });
-    let misaligned = targets.misaligned(copy.size);
-    if misaligned != 0 {
-        let access = report::Access {
-            warp: warp.index,
-            pc,
-            targets: &targets,
-            bytes: copy.size,
-        };
-        return Err(access.misaligned(env, misaligned));
-    }
+    report::Access::new(warp, pc, &targets, copy.size).check_aligned(env)?;
     // In powers of two from the front, so that each is aligned.
     let mut done = 0;
     while done < bytes {

@@ -61,22 +61,13 @@ pub(super) fn execute(
     while rest != 0 {
         let targets = address::next_targets(op.space, &at, &mut rest);
         if targets.place != Place::Shared {
-            let access = report::Access {
-                warp: warp.index,
-                pc,
-                targets: &targets,
-                bytes: 8,
-            };
+            let access = report::Access::new(warp, pc, &targets, 8);
             let what = "an mbarrier outside of shared memory";
             return Err(access.fault(env, FaultKind::IllegalAddress, what, targets.lanes));
         }
         let counters = env.counters;
         for lane in lanes_of(targets.lanes) {
-            let one = Targets {
-                lanes: 1 << lane,
-                at: [targets.at[lane]; 32],
-                ..targets
-            };
+            let one = targets.only(lane);
             let operand = op.operand.map(|reg| value(warp, reg, lane));
             let (state, passed) = one_lane(warp, env, op, (pc, lane), &one, operand)?;
             states[lane] = state;
@@ -102,12 +93,7 @@ fn one_lane(
     target: &Targets,
     operand: Option<u64>,
 ) -> Outcome<(u64, bool)> {
-    let access = report::Access {
-        warp: warp.index,
-        pc,
-        targets: target,
-        bytes: 8,
-    };
+    let access = report::Access::new(warp, pc, target, 8);
     let undefined = |env: &Env<'_>, what: String| {
         Err(access.fault(env, FaultKind::Undefined, what, target.lanes))
     };

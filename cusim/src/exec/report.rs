@@ -1,8 +1,10 @@
 //! Faults of memory accesses in words: who, where, and what is near.
 
+use super::access::Outcome;
 use super::address::{Place, Targets};
 use super::cta::Env;
 use super::shadow::Conflict;
+use super::warp::Warp;
 use crate::fault::{Fault, FaultKind};
 
 /// A memory instruction of some lanes.
@@ -15,7 +17,27 @@ pub(super) struct Access<'a> {
     pub(super) bytes: usize,
 }
 
-impl Access<'_> {
+impl<'a> Access<'a> {
+    #[inline(always)]
+    pub(super) fn new(warp: &Warp, pc: usize, targets: &'a Targets, bytes: usize) -> Self {
+        let warp = warp.index;
+        Self {
+            warp,
+            pc,
+            targets,
+            bytes,
+        }
+    }
+
+    /// Every lane's address must be a multiple of what it accesses.
+    #[inline(always)]
+    pub(super) fn check_aligned(&self, env: &Env<'_>) -> Outcome<()> {
+        match self.targets.misaligned(self.bytes) {
+            0 => Ok(()),
+            lanes => Err(self.misaligned(env, lanes)),
+        }
+    }
+
     /// Lanes `lanes` do `what`, which they must not.
     #[cold]
     pub(super) fn fault(
@@ -48,7 +70,7 @@ impl Access<'_> {
     }
 
     #[cold]
-    pub(super) fn misaligned(&self, env: &Env<'_>, lanes: u32) -> Box<Fault> {
+    fn misaligned(&self, env: &Env<'_>, lanes: u32) -> Box<Fault> {
         let what = format!(
             "accesses {} bytes at an address that is no multiple of {}",
             self.bytes, self.bytes

@@ -261,12 +261,7 @@ fn on_shared(warp: &Warp, env: &Env<'_>, rows: &Targets, pc: usize) -> Outcome<T
     if rows.place == Place::Shared && rows.lanes.trailing_ones().is_multiple_of(8) {
         return Ok(*rows);
     }
-    let access = super::report::Access {
-        warp: warp.index,
-        pc,
-        targets: rows,
-        bytes: 16,
-    };
+    let access = super::report::Access::new(warp, pc, rows, 16);
     let kind = crate::fault::FaultKind::IllegalAddress;
     Err(access.fault(
         env,
