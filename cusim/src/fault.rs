@@ -31,6 +31,8 @@ pub struct Site {
     pub instruction: String,
     /// `file:line` of the CUDA source, where the module says (`-lineinfo`).
     pub source: Option<String>,
+    /// Where the function that the line is in was inlined, if it was: the innermost call first.
+    pub callers: Vec<String>,
     /// Line in the PTX text.
     pub ptx_line: u32,
 }
@@ -38,10 +40,14 @@ pub struct Site {
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`", self.instruction)?;
-        match &self.source {
-            Some(source) => write!(f, " at {source} (PTX line {})", self.ptx_line),
-            None => write!(f, " at PTX line {}", self.ptx_line),
+        let Some(source) = &self.source else {
+            return write!(f, " at PTX line {}", self.ptx_line);
+        };
+        write!(f, " at {source}")?;
+        for caller in &self.callers {
+            write!(f, ", called at {caller}")?;
         }
+        write!(f, " (PTX line {})", self.ptx_line)
     }
 }
 
@@ -151,6 +157,7 @@ mod tests {
         let site = |instruction: &str| Site {
             instruction: instruction.to_owned(),
             source: Some("a.cu:7".to_owned()),
+            callers: vec!["b.cu:9".to_owned()],
             ptx_line: 40,
         };
         let fault = Fault {
@@ -168,9 +175,9 @@ mod tests {
         assert_eq!(
             fault.to_string(),
             "cusim: Race in kernel k: a read and a write\n  \
-               in `ld.shared.u32` at a.cu:7 (PTX line 40)\n  \
+               in `ld.shared.u32` at a.cu:7, called at b.cu:9 (PTX line 40)\n  \
                by CTA (1, 2, 3), warp 4, lanes 0-1\n  \
-               against `st.shared.u32` at a.cu:7 (PTX line 40)\n  by warp 5\n  \
+               against `st.shared.u32` at a.cu:7, called at b.cu:9 (PTX line 40)\n  by warp 5\n  \
                note: no barrier is between them"
         );
     }

@@ -16,8 +16,8 @@ use crate::program::{Kernel, Program};
 const TURN: u32 = 100_000;
 /// Instructions of a turn that looking at another's flag counts for.
 const LOOK: u32 = 1_000;
-/// Instructions a block may run without changing any memory before it counts as spinning for ever:
-/// about two seconds.
+/// Instructions a block may run without changing any memory before it counts as spinning for ever, about
+/// two seconds; each look at another's flag counts for [`LOOK`] of them.
 const IDLE: u64 = 1 << 28;
 
 /// The words that a memory instruction moves: by word of a lane's data, then lane.
@@ -41,6 +41,8 @@ pub(super) struct Env<'a> {
     pub(super) counters: Counters,
     /// Instructions executed when memory last changed.
     pub(super) last_change: u64,
+    /// Looks at what others may change since then.
+    pub(super) looks: u64,
     /// What is to be taken off the turn of the running warp, because it seems to spin.
     pub(super) penalty: u32,
     pub(super) cta: [u32; 3],
@@ -78,6 +80,7 @@ impl<'a> Launch<'a> {
             words: Box::new([[0; 32]; 8]),
             counters: Counters::default(),
             last_change: 0,
+            looks: 0,
             penalty: 0,
             cta: [0; 3],
         };
@@ -101,7 +104,7 @@ impl<'a> Launch<'a> {
         self.env.cta = cta;
         self.env.shared.shadow.clear();
         self.env.barriers = Barriers::default();
-        self.env.last_change = self.env.counters.instructions;
+        self.env.changed();
         for warp in &mut self.warps {
             let first = warp.index as u32 * 32;
             let lanes = (self.threads - first).min(32);
@@ -125,7 +128,7 @@ impl<'a> Launch<'a> {
             if !progress {
                 return Err(self.deadlock("all warps wait and none can go on"));
             }
-            if self.env.counters.instructions - self.env.last_change > IDLE {
+            if self.env.idle() > IDLE {
                 let message = "the block runs without end and changes nothing";
                 return Err(self.deadlock(message));
             }
@@ -168,7 +171,7 @@ impl<'a> Launch<'a> {
         }
         let unfinished = self.warps.iter().filter(|warp| !warp.is_done()).count();
         while let Some((id, mut barrier)) = self.env.barriers.take_complete(unfinished as u32) {
-            self.env.last_change = self.env.counters.instructions;
+            self.env.changed();
             // Who waited did nothing since it arrived: what it had done then is all up to now.
             let now = self.env.shared.shadow.now();
             barrier
@@ -234,12 +237,19 @@ impl Env<'_> {
     #[inline(always)]
     pub(super) fn changed(&mut self) {
         self.last_change = self.counters.instructions;
+        self.looks = 0;
+    }
+
+    /// For how many instructions nothing has changed.
+    fn idle(&self) -> u64 {
+        self.counters.instructions - self.last_change + self.looks * u64::from(LOOK)
     }
 
     /// Notes that lanes looked at what others may change, and that nothing changed by it: if they are
     /// in a loop, it had better be others' turn soon.
     pub(super) fn looked(&mut self) {
         self.penalty += LOOK;
+        self.looks += 1;
     }
 
     /// A fault of some lanes at an instruction.

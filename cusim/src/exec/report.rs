@@ -144,19 +144,34 @@ impl<'a> Access<'a> {
                     .notes
                     .push(format!("there are {size} bytes in {} space", place.name()));
             }
-            Place::Nowhere if address < 4096 => {
-                fault.notes.push("the address is nearly null".to_owned());
-            }
-            Place::Nowhere => {}
+            Place::Nowhere => fault.notes.extend(nearly_null(address)),
         }
         fault
     }
 }
 
+/// Addresses below this come from a null pointer, those farther than this from every allocation from none
+/// of them.
+const NEAR: u64 = 1 << 20;
+
+fn nearly_null(address: u64) -> Option<String> {
+    (address < NEAR).then(|| "the address is nearly null".to_owned())
+}
+
 /// The allocation next to an address in words.
 fn near(env: &Env<'_>, address: u64, bytes: u64) -> Option<String> {
+    if let Some(note) = nearly_null(address) {
+        return Some(note);
+    }
     let info = env.memory.nearest(address)?;
     let end = info.base + info.len;
+    if address
+        .saturating_sub(end)
+        .max(info.base.saturating_sub(address))
+        > NEAR
+    {
+        return Some("the address is not near any allocation".to_owned());
+    }
     let place = if address >= end {
         format!("{} bytes past the end of", address - end)
     } else if address < info.base {

@@ -34,6 +34,9 @@ pub(crate) mod window {
 }
 const _: () = assert!(window::PARAM + window::SIZE <= GLOBAL_BASE);
 
+/// The most calls that a report names of those an instruction was inlined through.
+const MOST_CALLERS: usize = 8;
+
 /// Why a module cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("PTX line {line}: {message}")]
@@ -163,13 +166,18 @@ impl Program {
             entry: &self.module.functions[kernel.function],
             body: &kernel.body,
         };
-        let source = instruction.loc.and_then(|loc| {
+        let source = |loc: &ast::Loc| {
             let path = self.module.files.get(&loc.file)?;
             Some(format!("{path}:{}", loc.line))
+        };
+        let callers = std::iter::successors(instruction.loc, |loc| {
+            self.module.callers.get(loc.caller? as usize).copied()
         });
+        let callers = callers.skip(1).take(MOST_CALLERS);
         Site {
             instruction: names.instruction(instruction),
-            source,
+            source: instruction.loc.as_ref().and_then(source),
+            callers: callers.filter_map(|loc| source(&loc)).collect(),
             ptx_line: instruction.line,
         }
     }

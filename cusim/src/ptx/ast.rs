@@ -18,6 +18,8 @@ pub struct Module {
     pub address_size: u32,
     /// `.file` table: index to path.
     pub files: BTreeMap<u32, Arc<str>>,
+    /// Where functions were inlined ([`Loc::caller`]).
+    pub callers: Vec<Loc>,
     /// Module-scope variables (`.global`, `.const`, `.shared`).
     pub variables: Vec<Variable>,
     /// Functions in source order; a forward declaration with a later body appears once.
@@ -192,8 +194,8 @@ pub struct Guard {
     pub negated: bool,
 }
 
-/// `.loc file line column`; for inlined code this is the innermost position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `.loc file line column, inlined_at …`: the innermost position, and where its function was inlined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Loc {
     /// Index into [`Module::files`].
     pub file: u32,
@@ -201,6 +203,8 @@ pub struct Loc {
     pub line: u32,
     /// Column.
     pub column: u32,
+    /// Index into [`Module::callers`], for code of an inlined function.
+    pub caller: Option<u32>,
 }
 
 /// What a name that is no register, label or special register refers to.

@@ -1,6 +1,8 @@
 //! Function bodies: statements.
 
-use super::super::ast::{Body, Guard, Instruction, Loc, Operand, Symbol};
+use std::collections::HashMap;
+
+use super::super::ast::{Body, Guard, Instruction, Loc, Module, Operand, Symbol};
 use super::super::lexer::Kind;
 use super::scope::{Declared, Name, Scopes};
 use super::{Parser, Result, at_line, fail, type_named};
@@ -13,6 +15,8 @@ pub(super) struct Builder {
     pub(super) body: Body,
     pub(super) scopes: Scopes,
     loc: Option<Loc>,
+    /// The latest `.loc` of each file, line and column.
+    positions: HashMap<[u32; 3], Loc>,
 }
 
 impl Builder {
@@ -21,7 +25,17 @@ impl Builder {
             body: Body::default(),
             scopes: Scopes::new(),
             loc: None,
+            positions: HashMap::new(),
         }
+    }
+}
+
+fn loc_at([file, line, column]: [u32; 3], caller: Option<u32>) -> Loc {
+    Loc {
+        file,
+        line,
+        column,
+        caller,
     }
 }
 
@@ -109,7 +123,7 @@ impl<'a> Parser<'_, 'a> {
         match directive {
             "reg" => self.registers(builder),
             "loc" => {
-                builder.loc = Some(self.loc()?);
+                builder.loc = Some(self.loc(&mut builder.positions)?);
                 Ok(())
             }
             "pragma" => self.pragma(),
@@ -181,14 +195,12 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    /// `.loc file line column [, function_name label [+ n], inlined_at file line column]`
-    pub(super) fn loc(&mut self) -> Result<Loc> {
+    /// `.loc file line column [, function_name label [+ n], inlined_at file line column]`. The position
+    /// after `inlined_at` has a `.loc` of its own before, which tells where its function was inlined.
+    pub(super) fn loc(&mut self, positions: &mut HashMap<[u32; 3], Loc>) -> Result<Loc> {
         self.at += 1;
-        let loc = Loc {
-            file: self.int32()?,
-            line: self.int32()?,
-            column: self.int32()?,
-        };
+        let position = self.position()?;
+        let mut caller = None;
         while self.eat(",") {
             match self.word()? {
                 "function_name" => {
@@ -196,14 +208,34 @@ impl<'a> Parser<'_, 'a> {
                     self.offset()?;
                 }
                 "inlined_at" => {
-                    for _ in 0..3 {
-                        self.int()?;
-                    }
+                    let at = self.position()?;
+                    let at = positions.get(&at).copied().unwrap_or(loc_at(at, None));
+                    caller = Some(self.caller(at));
                 }
                 other => return self.error(format!("{other} is not part of .loc")),
             }
         }
+        let loc = loc_at(position, caller);
+        positions.insert(position, loc);
         Ok(loc)
+    }
+
+    /// File, line and column.
+    fn position(&mut self) -> Result<[u32; 3]> {
+        Ok([self.int32()?, self.int32()?, self.int32()?])
+    }
+
+    /// The index of a caller, which is noted once.
+    fn caller(&mut self, at: Loc) -> u32 {
+        let Self {
+            module: Module { callers, .. },
+            callers: indices,
+            ..
+        } = self;
+        *indices.entry(at).or_insert_with(|| {
+            callers.push(at);
+            callers.len() as u32 - 1
+        })
     }
 
     fn instruction(&mut self, builder: &mut Builder) -> Result<()> {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::ParseError;
-use super::ast::{Module, Symbol, Type};
+use super::ast::{Loc, Module, Symbol, Type};
 use super::lexer::{Kind, Token, tokens};
 
 /// More registers than the kernels of any real module declare together. Their text is short:
@@ -43,6 +43,8 @@ struct Parser<'t, 'a> {
     words: HashMap<&'a str, Arc<str>>,
     /// `.alias`: the function that is named and the one that is meant.
     aliases: HashMap<u32, u32>,
+    /// Indices into [`Module::callers`].
+    callers: HashMap<Loc, u32>,
     registers_left: u64,
     initialised_left: u64,
 }
@@ -56,6 +58,7 @@ impl<'t, 'a> Parser<'t, 'a> {
             target: String::new(),
             address_size: 32,
             files: BTreeMap::new(),
+            callers: Vec::new(),
             variables: Vec::new(),
             functions: Vec::new(),
         };
@@ -66,6 +69,7 @@ impl<'t, 'a> Parser<'t, 'a> {
             globals: HashMap::new(),
             words: HashMap::new(),
             aliases: HashMap::new(),
+            callers: HashMap::new(),
             registers_left: MODULE_REGISTERS,
             initialised_left: MODULE_INITIALISED,
         }

@@ -36,7 +36,7 @@ impl<'a> Parser<'_, 'a> {
             "section" => self.section(),
             "pragma" => self.pragma(),
             "alias" => self.alias(),
-            "loc" => self.loc().map(drop),
+            "loc" => self.loc(&mut HashMap::new()).map(drop),
             "visible" | "extern" | "weak" | "common" | "entry" | "func" | "global" | "const"
             | "shared" | "tex" => self.declaration(),
             _ => self.error(format!("the directive .{directive} is not known here")),

@@ -219,6 +219,26 @@ fn positions_follow_loc() {
 }
 
 #[test]
+fn inlined_positions_lead_to_their_callers() {
+    let module = module(
+        ".entry k() { .loc 1 7 5\nbar.sync 0;\n\
+         .loc 1 3 1, function_name $a, inlined_at 1 7 5\nbar.sync 0;\n\
+         .loc 2 9 1, function_name $b, inlined_at 1 3 1\nbar.sync 0;\n\
+         .loc 2 8 1, function_name $b, inlined_at 1 99 9\nret; }",
+    );
+    let body = module.functions[0].body.as_ref().expect("a body");
+    let chain = |at: usize| -> Vec<(u32, u32)> {
+        let caller = |loc: &Loc| module.callers.get(loc.caller? as usize).copied();
+        let chain = std::iter::successors(body.instructions[at].loc, caller);
+        chain.map(|loc| (loc.file, loc.line)).collect()
+    };
+    assert_eq!(chain(0), [(1, 7)]);
+    assert_eq!(chain(1), [(1, 3), (1, 7)]);
+    assert_eq!(chain(2), [(2, 9), (1, 3), (1, 7)]);
+    assert_eq!(chain(3), [(2, 8), (1, 99)], "a position of its own");
+}
+
+#[test]
 fn debugging_sections_are_skipped() {
     let module = module(
         ".section .debug_str { info: .b8 1,2 { } \n$L1:.b32 .debug_info+4\n.b64 $L1 }\n.global .u32 a;",

@@ -1,0 +1,227 @@
+// Kernels that do one wrong thing each, in pairs: `name` is faulty, and `name_clean`
+// differs in just that. All are launched with 64 threads a block and buffers of 64 words
+// a block.
+
+#include <cassert>
+#include <cstdint>
+
+#define PAIR(name)                                                                                           \
+    extern "C" __global__ void name(uint32_t *out, const uint32_t *in) { name##_body<true>(out, in); }       \
+    extern "C" __global__ void name##_clean(uint32_t *out, const uint32_t *in) { name##_body<false>(out, in); }
+
+__device__ __forceinline__ uint32_t word() { return blockIdx.x * 64 + threadIdx.x; }
+
+template <bool kFaulty>
+__device__ __forceinline__ void past_the_end_body(uint32_t *out, const uint32_t *in) {
+    out[word()] = in[word() + (kFaulty ? 4 : 0)];
+}
+PAIR(past_the_end)
+
+template <bool kFaulty>
+__device__ __forceinline__ void misaligned_body(uint32_t *out, const uint32_t *in) {
+    const uint2 pair = *reinterpret_cast<const uint2 *>(in + (kFaulty ? 1 : 2));
+    out[word()] = pair.x + pair.y;
+}
+PAIR(misaligned)
+
+template <bool kFaulty>
+__device__ __forceinline__ void shared_past_body(uint32_t *out, const uint32_t *in) {
+    extern __shared__ uint32_t tile[];
+    tile[threadIdx.x + (kFaulty ? 1 : 0)] = in[word()];
+    out[word()] = tile[threadIdx.x + (kFaulty ? 1 : 0)];
+}
+PAIR(shared_past)
+
+template <bool kFaulty>
+__device__ __forceinline__ void uninitialized_shared_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    if (!kFaulty || threadIdx.x != 40) {
+        tile[threadIdx.x] = in[word()];
+    }
+    __syncthreads();
+    out[word()] = tile[63 - threadIdx.x];
+}
+PAIR(uninitialized_shared)
+
+// Warps exchange words without waiting for each other.
+template <bool kFaulty>
+__device__ __forceinline__ void race_read_after_write_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    tile[threadIdx.x] = 0;
+    __syncthreads();
+    tile[threadIdx.x] = in[word()];
+    if (!kFaulty) {
+        __syncthreads();
+    }
+    out[word()] = tile[63 - threadIdx.x];
+}
+PAIR(race_read_after_write)
+
+// The tile is refilled while others may still read it.
+template <bool kFaulty>
+__device__ __forceinline__ void race_write_after_read_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    tile[threadIdx.x] = in[word()];
+    __syncthreads();
+    const uint32_t mirrored = tile[63 - threadIdx.x];
+    if (!kFaulty) {
+        __syncthreads();
+    }
+    tile[threadIdx.x] = mirrored;
+    __syncthreads();
+    out[word()] = tile[63 - threadIdx.x];
+}
+PAIR(race_write_after_read)
+
+template <bool kFaulty>
+__device__ __forceinline__ void race_write_write_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    tile[kFaulty ? threadIdx.x % 32 : threadIdx.x] = in[word()];
+    __syncthreads();
+    out[word()] = tile[threadIdx.x % 32];
+}
+PAIR(race_write_write)
+
+// Warps of a block exchange words through global memory.
+template <bool kFaulty>
+__device__ __forceinline__ void race_global_warps_body(uint32_t *out, const uint32_t *in) {
+    out[word()] = 0;
+    __syncthreads();
+    out[word()] = in[word()];
+    if (!kFaulty) {
+        __syncthreads();
+    }
+    const uint32_t mirrored = out[blockIdx.x * 64 + 63 - threadIdx.x];
+    __syncthreads();
+    out[word()] = mirrored;
+}
+PAIR(race_global_warps)
+
+// Blocks write the same word.
+template <bool kFaulty>
+__device__ __forceinline__ void race_global_blocks_body(uint32_t *out, const uint32_t *in) {
+    out[kFaulty ? threadIdx.x : word()] = in[word()];
+}
+PAIR(race_global_blocks)
+
+__device__ __forceinline__ void copy_async(uint32_t *to, const uint32_t *from) {
+    const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
+}
+
+// The block waits for each other, but not for the copies.
+template <bool kFaulty>
+__device__ __forceinline__ void async_not_waited_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    copy_async(&tile[threadIdx.x], &in[word()]);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+    if (!kFaulty) {
+        asm volatile("cp.async.wait_group 0;" ::: "memory");
+    }
+    __syncthreads();
+    out[word()] = tile[63 - threadIdx.x];
+}
+PAIR(async_not_waited)
+
+// A second copy into what is still being read.
+template <bool kFaulty>
+__device__ __forceinline__ void async_refill_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    copy_async(&tile[threadIdx.x], &in[word()]);
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+    const uint32_t first = tile[63 - threadIdx.x];
+    if (!kFaulty) {
+        __syncthreads();
+    }
+    copy_async(&tile[threadIdx.x], &in[word()]);
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+    out[word()] = first + tile[63 - threadIdx.x];
+}
+PAIR(async_refill)
+
+// Half of the warps wait at another barrier.
+template <bool kFaulty>
+__device__ __forceinline__ void deadlock_body(uint32_t *out, const uint32_t *in) {
+    if (kFaulty && threadIdx.x >= 32) {
+        asm volatile("barrier.sync 1, 64;" ::: "memory");
+    } else {
+        asm volatile("barrier.sync 0, 64;" ::: "memory");
+    }
+    out[word()] = in[word()];
+}
+PAIR(deadlock)
+
+// Half of a warp comes to a barrier, the other half waits for it elsewhere.
+template <bool kFaulty>
+__device__ __forceinline__ void divergent_barrier_body(uint32_t *out, const uint32_t *in) {
+    if (!kFaulty || threadIdx.x % 32 < 16) {
+        asm volatile("bar.sync 0;" ::: "memory");
+        out[word()] = in[word()];
+    }
+    __syncwarp();
+}
+PAIR(divergent_barrier)
+
+// The mask names lanes that do not come.
+template <bool kFaulty>
+__device__ __forceinline__ void absent_lanes_body(uint32_t *out, const uint32_t *in) {
+    const uint32_t mine = in[word()];
+    if (threadIdx.x % 32 < 16) {
+        out[word()] = __shfl_xor_sync(kFaulty ? 0xffffffff : 0xffff, mine, 1);
+    }
+}
+PAIR(absent_lanes)
+
+template <bool kFaulty>
+__device__ __forceinline__ void assertion_body(uint32_t *out, const uint32_t *in) {
+    assert(in[word()] < (kFaulty ? 60 : 64));
+    out[word()] = in[word()];
+}
+PAIR(assertion)
+
+template <bool kFaulty>
+__device__ __forceinline__ void trap_body(uint32_t *out, const uint32_t *in) {
+    if (in[word()] == (kFaulty ? 33 : 64)) {
+        __trap();
+    }
+    out[word()] = in[word()];
+}
+PAIR(trap)
+
+// Waits for a flag that nobody sets.
+template <bool kFaulty>
+__device__ __forceinline__ void endless_body(uint32_t *out, const uint32_t *in) {
+    while (kFaulty && *static_cast<const volatile uint32_t *>(in) == 0) {
+    }
+    out[word()] = in[word()];
+}
+PAIR(endless)
+
+// An address of the heap of the host.
+template <bool kFaulty>
+__device__ __forceinline__ void wild_body(uint32_t *out, const uint32_t *in) {
+    const uintptr_t wild = kFaulty ? 0x55d0c0de1000 : 0;
+    out[word()] = *reinterpret_cast<const uint32_t *>(wild + (kFaulty ? 0 : reinterpret_cast<uintptr_t>(in)));
+}
+PAIR(wild)
+
+template <bool kFaulty>
+__device__ __forceinline__ void local_past_body(uint32_t *out, const uint32_t *in) {
+    uint32_t own[8];
+    for (int i = 0; i < 8; i++) {
+        own[i] = in[i];
+    }
+    // The array ends where the thread's local memory ends.
+    out[word()] = own[in[word()] % 8 + (kFaulty && threadIdx.x == 5 ? 8 : 0)];
+}
+PAIR(local_past)
+
+// An infinity is born: 2^(2 * 64) is more than the largest number.
+template <bool kFaulty>
+__device__ __forceinline__ void overflow_body(uint32_t *out, const uint32_t *in) {
+    const float x = static_cast<float>(in[word()]);
+    out[word()] = __float_as_uint(x * (kFaulty ? 3e38f : 1e30f));
+}
+PAIR(overflow)
