@@ -63,6 +63,8 @@ impl Bench {
             global_addresses: &[],
             arch: Arch::of(80).expect("sm_80"),
             options: &Options::default(),
+            cooperative: false,
+            unordered: &[],
         };
         exec::launch(&self.program, id, &mut self.memory, &config).expect("no fault")
     }

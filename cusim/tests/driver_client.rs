@@ -16,13 +16,16 @@ const PTX: &str = r#"
 .address_size 64
 .visible .entry unwritten(.param .u64 out)
 {
-    .reg .b32 %r<2>;
+    .reg .pred %p;
+    .reg .b32 %r<3>;
     .reg .b64 %rd<2>;
     .shared .align 4 .b8 staged[4];
     ld.param.u64 %rd1, [out];
     cvta.to.global.u64 %rd1, %rd1;
     ld.shared.u32 %r1, [staged];
-    st.global.u32 [%rd1], %r1;
+    mov.u32 %r2, %tid.x;
+    setp.eq.u32 %p, %r2, 0;
+    @%p st.global.u32 [%rd1], %r1;
     ret;
 }
 .visible .entry swapped(.param .u64 out)

@@ -52,6 +52,8 @@ impl Runner<'_> {
             global_addresses: &[],
             arch: Arch::of(80).expect("sm_80"),
             options: &options,
+            cooperative: false,
+            unordered: &[],
         };
         exec::launch(self.program, id, &mut self.memory, &config)
     }

@@ -140,10 +140,6 @@ impl Launch {
             self.explain_shared(arch, function);
             return Err(Status::INVALID_VALUE);
         }
-        // Blocks run one after the other, so they cannot wait for each other.
-        if self.cooperative && self.grid != [1; 3] {
-            super::stubs::not_supported("cuLaunchCooperativeKernel of several blocks")?;
-        }
         Ok(())
     }
 
@@ -215,6 +211,8 @@ impl State {
             global_addresses: &module.globals,
             arch,
             options: &self.observations.options,
+            cooperative: launch.cooperative,
+            unordered: &[],
         };
         let outcome = exec::launch(&function.program, function.id, &mut self.memory, &config);
         let name = function.name.to_string_lossy().into_owned();

@@ -2,10 +2,11 @@
 
 use super::address::{self, Place, Targets};
 use super::cta::Env;
-use super::report;
 use super::warp::{Warp, lanes_of};
 use super::words::{collect, deposit, gather, scatter};
+use super::{race, report};
 use crate::fault::Fault;
+use crate::memory::Page;
 use crate::program::op::{Access, Order};
 
 pub(super) type Outcome<T> = Result<T, Box<Fault>>;
@@ -62,7 +63,7 @@ pub(super) fn read(
     let access = report::Access::new(warp, pc, targets, bytes);
     access.check_aligned(env)?;
     match targets.place {
-        Place::Global => read_global(warp, env, access)?,
+        Place::Global => global(warp, env, access, order, false)?,
         Place::Shared => read_shared(env, access, order != Order::Weak)?,
         Place::Local => read_local(warp, env, access)?,
         Place::Param => {
@@ -88,7 +89,7 @@ pub(super) fn write(
     let access = report::Access::new(warp, pc, targets, bytes);
     access.check_aligned(env)?;
     match targets.place {
-        Place::Global => write_global(warp, env, access)?,
+        Place::Global => global(warp, env, access, order, true)?,
         Place::Shared => write_shared(env, access, order != Order::Weak)?,
         Place::Local => write_local(warp, env, access)?,
         Place::Param | Place::Nowhere => {
@@ -113,52 +114,74 @@ fn synchronize(env: &mut Env<'_>, access: report::Access<'_>, order: Order) {
     }
 }
 
-fn read_global(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
+/// Reads or writes global memory page by page.
+fn global(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    access: report::Access<'_>,
+    order: Order,
+    is_write: bool,
+) -> Outcome<()> {
     let (targets, bytes) = (access.targets, access.bytes);
-    env.counters.global(false, targets, bytes);
+    env.counters.global(is_write, targets, bytes);
+    let memory = env.memory;
     let (low, high) = targets.bounds();
-    let span = high - low + bytes as u64;
-    let init = env.config.options.checks.init;
-    let Some(index) = env.memory.locate(low, span, &mut warp.hint) else {
-        return read_scattered(warp, env, access);
-    };
-    let allocation = env.memory.allocation(index);
-    let base = allocation.base();
-    let first = (low - base) as usize;
-    if init && !allocation.is_written(first, span as usize) {
-        let unwritten =
-            targets.lanes_where(|at| !allocation.is_written((at - base) as usize, bytes));
-        if unwritten != 0 {
-            return Err(access.uninitialized(env, unwritten));
-        }
+    if let Some(operation) = memory.host_conflict(low..high + bytes as u64, is_write)
+        && env.config.options.checks.race
+    {
+        return Err(race::host_fault(
+            env,
+            access,
+            operation,
+            is_write,
+            targets.lanes,
+        ));
     }
-    gather(allocation.bytes(), targets, base, bytes, &mut env.words);
-    Ok(())
-}
-
-/// Lanes that read from several allocations, or from none.
-fn read_scattered(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
-    let (targets, bytes) = (access.targets, access.bytes);
-    let missing = missing(warp, env, access);
-    if missing != 0 {
-        return Err(access.illegal(env, "reads", missing));
-    }
-    for lane in lanes_of(targets.lanes) {
-        let at = targets.at[lane];
-        let Some(index) = env.memory.locate(at, bytes as u64, &mut warp.hint) else {
-            continue;
+    let checks = env.config.options.checks;
+    let now = checks
+        .race
+        .then(|| race::record(env, access, order, is_write));
+    let mut rest = targets.lanes;
+    while rest != 0 {
+        let at = targets.at[rest.trailing_zeros() as usize & 31];
+        let Some(index) = memory.locate(at, bytes as u64, &mut warp.hint) else {
+            let missing = missing(warp, env, access);
+            let verb = if is_write { "writes" } else { "reads" };
+            return Err(access.illegal(env, verb, missing));
         };
-        let allocation = env.memory.allocation(index);
-        let base = allocation.base();
-        let is_written = allocation.is_written((at - base) as usize, bytes);
-        if !is_written && env.config.options.checks.init {
-            return Err(access.uninitialized(env, 1 << lane));
-        }
-        let one = Targets {
-            lanes: 1 << lane,
-            ..*targets
-        };
-        gather(allocation.bytes(), &one, base, bytes, &mut env.words);
+        let allocation = memory.allocation(index);
+        let addresses = allocation.page_of(at);
+        let is_here = |at: u64| addresses.contains(&at) && at + bytes as u64 <= addresses.end;
+        let mut part = *targets;
+        let all = is_here(low) && is_here(high);
+        part.lanes = rest
+            & if all {
+                rest
+            } else {
+                targets.lanes_where(is_here)
+            };
+        rest &= !part.lanes;
+        allocation.with_page(at, |page| {
+            if let Some(now) = now
+                && let Err((other, address)) = race::note(env, page, &part, bytes, now)
+            {
+                return Err(race::fault(env, access, &now, &other, address));
+            }
+            if is_write {
+                mark(page, &part, bytes);
+                let start = page.start();
+                scatter(page.bytes_mut(), &part, start, bytes, &env.words);
+                return Ok(());
+            }
+            if checks.init {
+                let unwritten = unwritten(page, &part, bytes);
+                if unwritten != 0 {
+                    return Err(access.uninitialized(env, unwritten));
+                }
+            }
+            gather(page.bytes(), &part, page.start(), bytes, &mut env.words);
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -172,45 +195,29 @@ fn missing(warp: &mut Warp, env: &Env<'_>, access: report::Access<'_>) -> u32 {
         .lanes_where(|at| env.memory.locate(at, bytes, hint).is_none())
 }
 
-fn write_global(warp: &mut Warp, env: &mut Env<'_>, access: report::Access<'_>) -> Outcome<()> {
-    let (targets, bytes) = (access.targets, access.bytes);
-    env.counters.global(true, targets, bytes);
-    let (low, high) = targets.bounds();
-    let span = high - low + bytes as u64;
-    if let Some(index) = env.memory.locate(low, span, &mut warp.hint) {
-        let allocation = env.memory.allocation_mut(index);
-        let base = allocation.base();
-        let dense = targets.lanes.count_ones() as usize * bytes == span as usize
-            && is_dense(targets, bytes);
-        if dense {
-            allocation.mark((low - base) as usize, span as usize);
-        } else {
-            for lane in lanes_of(targets.lanes) {
-                allocation.mark((targets.at[lane] - base) as usize, bytes);
-            }
-        }
-        scatter(allocation.bytes_mut(), targets, base, bytes, &env.words);
-        return Ok(());
+/// The lowest address of the lanes that take part, and the bytes up to the end of the highest.
+fn span(targets: &Targets, bytes: usize) -> (u64, usize) {
+    let lanes = || lanes_of(targets.lanes).map(|lane| targets.at[lane]);
+    let low = lanes().min().unwrap_or(0);
+    (low, (lanes().max().unwrap_or(0) - low) as usize + bytes)
+}
+
+/// Lanes that read what was never written.
+fn unwritten(page: &Page, targets: &Targets, bytes: usize) -> u32 {
+    let (low, span) = span(targets, bytes);
+    if page.is_written(low, span) {
+        return 0;
     }
-    let missing = missing(warp, env, access);
-    if missing != 0 {
-        return Err(access.illegal(env, "writes", missing));
+    targets.lanes_where(|at| !page.is_written(at, bytes))
+}
+
+fn mark(page: &mut Page, targets: &Targets, bytes: usize) {
+    let (low, span) = span(targets, bytes);
+    if targets.lanes.count_ones() as usize * bytes == span && is_dense(targets, bytes) {
+        page.mark(low, span);
+    } else {
+        lanes_of(targets.lanes).for_each(|lane| page.mark(targets.at[lane], bytes));
     }
-    for lane in lanes_of(targets.lanes) {
-        let at = targets.at[lane];
-        let Some(index) = env.memory.locate(at, bytes as u64, &mut warp.hint) else {
-            continue;
-        };
-        let allocation = env.memory.allocation_mut(index);
-        let base = allocation.base();
-        allocation.mark((at - base) as usize, bytes);
-        let one = Targets {
-            lanes: 1 << lane,
-            ..*targets
-        };
-        scatter(allocation.bytes_mut(), &one, base, bytes, &env.words);
-    }
-    Ok(())
 }
 
 /// True when each lane that takes part goes on where the last one ended.

@@ -5,6 +5,7 @@
 
 use super::cta::Env;
 use super::run::Flow;
+use super::shadow::Clocks;
 use super::warp::{Wait, Warp};
 use crate::fault::{Fault, FaultKind};
 use crate::program::Kernel;
@@ -22,7 +23,7 @@ pub(super) struct Barrier {
     /// Warps that must arrive, where the instruction says.
     expected: Option<u32>,
     /// What those that arrived hand over to those that leave.
-    pub(super) clocks: Vec<u32>,
+    pub(super) clocks: Clocks,
     /// Of a reduction: threads, and those of them whose predicate held.
     threads: u32,
     held: u32,
@@ -167,10 +168,7 @@ fn arrive(warp: &Warp, env: &mut Env<'_>, op: &op::Barrier, id: u8, expected: Op
     let barrier = &mut env.barriers.all[usize::from(id)];
     barrier.arrived += 1;
     barrier.expected = expected;
-    barrier.clocks.resize(clocks.len(), 0);
-    for (all, one) in barrier.clocks.iter_mut().zip(clocks) {
-        *all = (*all).max(one);
-    }
+    barrier.clocks.join(&clocks);
     if let BarrierKind::Reduce(_, _, source) = op.kind {
         barrier.threads += warp.live.count_ones();
         barrier.held += (warp.predicate(source) & warp.live).count_ones();

@@ -1,5 +1,7 @@
 //! What hardware would count.
 
+use std::ops::AddAssign;
+
 use super::address::Targets;
 use crate::program::op::Class;
 use crate::program::simd::vectorized;
@@ -49,6 +51,25 @@ pub struct Counters {
     pub shared_wavefronts: u64,
     /// Passes that they would have needed without bank conflicts.
     pub shared_wavefronts_ideal: u64,
+}
+
+/// Counters are named one by one, so that one which is not added does not compile.
+macro_rules! add_counters {
+    ($($name:ident)*) => {
+        impl AddAssign for Counters {
+            fn add_assign(&mut self, other: Self) {
+                let Self { $($name),* } = other;
+                $(self.$name += $name;)*
+            }
+        }
+    };
+}
+
+add_counters! {
+    instructions integer float convert moves memory tensor warp barrier control divergent_branches mma_flops
+    global_load_requests global_load_sectors global_load_bytes
+    global_store_requests global_store_sectors global_store_bytes
+    copy_async_bytes shared_wavefronts shared_wavefronts_ideal
 }
 
 impl Counters {

@@ -1,4 +1,4 @@
-//! One block after the other: its warps, shared memory and turns.
+//! A block: its warps, shared memory and turns.
 
 use super::address::Place;
 use super::barrier::Barriers;
@@ -33,7 +33,7 @@ pub(super) struct Shared {
 pub(super) struct Env<'a> {
     pub(super) program: &'a Program,
     pub(super) kernel: &'a Kernel,
-    pub(super) memory: &'a mut GlobalMemory,
+    pub(super) memory: &'a GlobalMemory,
     pub(super) config: &'a LaunchConfig<'a>,
     pub(super) shared: Shared,
     pub(super) barriers: Barriers,
@@ -46,21 +46,37 @@ pub(super) struct Env<'a> {
     /// What is to be taken off the turn of the running warp, because it seems to spin.
     pub(super) penalty: u32,
     pub(super) cta: [u32; 3],
+    /// Index of the block in the grid.
+    pub(super) block: u64,
 }
 
-/// A launch in progress; warps and shared memory are used again for every block.
+/// What came of a turn of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All its threads have exited.
+    Done,
+    /// Some warp ran.
+    Some,
+    /// Warps ran, but have changed nothing for very long.
+    Idle,
+    /// Every warp waits.
+    None,
+}
+
+/// A launch as one thread runs it, block after block; warps and shared memory are used again for every block.
 pub(super) struct Launch<'a> {
     env: Env<'a>,
     warps: Vec<Warp>,
     threads: u32,
     random: u64,
+    order: Vec<usize>,
 }
 
 impl<'a> Launch<'a> {
     pub(super) fn new(
         program: &'a Program,
         kernel: &'a Kernel,
-        memory: &'a mut GlobalMemory,
+        memory: &'a GlobalMemory,
         config: &'a LaunchConfig<'a>,
     ) -> Self {
         let threads = config.block.iter().product::<u32>();
@@ -83,6 +99,7 @@ impl<'a> Launch<'a> {
             looks: 0,
             penalty: 0,
             cta: [0; 3],
+            block: 0,
         };
         let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, kernel)).collect();
         for warp in &mut warps {
@@ -92,17 +109,28 @@ impl<'a> Launch<'a> {
             env,
             warps,
             threads,
-            random: config.options.seed,
+            random: 0,
+            order: Vec::new(),
         }
+    }
+
+    /// Blocks that run at the same time hand over what they know through the same atomic operations.
+    pub(super) fn share_with(&mut self, other: &Self) {
+        self.env.shared.shadow.share_with(&other.env.shared.shadow);
     }
 
     pub(super) fn into_counters(self) -> Counters {
         self.env.counters
     }
 
-    pub(super) fn run_cta(&mut self, cta: [u32; 3]) -> Result<(), Box<Fault>> {
-        self.env.cta = cta;
-        self.env.shared.shadow.clear();
+    /// Starts a block.
+    pub(super) fn start(&mut self, block: u64) {
+        self.env.cta = self.env.config.cta(block);
+        self.env.block = block;
+        // The schedule depends on the block, not on which thread runs it after which others.
+        self.random = self.env.config.options.seed;
+        self.random = self.next_random() ^ block;
+        self.env.shared.shadow.clear(block as u32);
         self.env.barriers = Barriers::default();
         self.env.changed();
         for warp in &mut self.warps {
@@ -111,32 +139,41 @@ impl<'a> Launch<'a> {
             warp.start(u32::MAX >> (32 - lanes));
             set_constants(warp, &self.env, varies);
         }
-        let mut order: Vec<usize> = (0..self.warps.len()).collect();
-        loop {
-            let turn = self.schedule(&mut order);
-            let mut progress = false;
-            for &index in &order {
-                if self.warps[index].can_run() {
-                    run::run(&mut self.warps[index], &mut self.env, turn)?;
-                    progress = true;
-                    self.release();
-                }
-            }
-            if self.warps.iter().all(Warp::is_done) {
-                return Ok(());
-            }
-            if !progress {
-                return Err(self.deadlock("all warps wait and none can go on"));
-            }
-            if self.env.idle() > IDLE {
-                let message = "the block runs without end and changes nothing";
-                return Err(self.deadlock(message));
+        self.order.clear();
+        self.order.extend(0..self.warps.len());
+    }
+
+    /// Lets every warp that can run have its turn.
+    pub(super) fn turn(&mut self) -> Result<Progress, Box<Fault>> {
+        let turn = self.schedule();
+        let mut progress = Progress::None;
+        for at in 0..self.order.len() {
+            let index = self.order[at];
+            if self.warps[index].can_run() {
+                run::run(&mut self.warps[index], &mut self.env, turn)?;
+                progress = Progress::Some;
+                self.release();
             }
         }
+        Ok(match progress {
+            _ if self.warps.iter().all(Warp::is_done) => Progress::Done,
+            Progress::Some if self.env.idle() > IDLE => Progress::Idle,
+            progress => progress,
+        })
+    }
+
+    /// The fault of a block whose warps all wait.
+    pub(super) fn waits(&self) -> Box<Fault> {
+        self.deadlock("all warps wait and none can go on")
+    }
+
+    /// The fault of a block that changes nothing.
+    pub(super) fn spins(&self) -> Box<Fault> {
+        self.deadlock("the block runs without end and changes nothing")
     }
 
     /// The order of warps and how long each may run; seed 0 keeps the order and lets each run on.
-    fn schedule(&mut self, order: &mut [usize]) -> u32 {
+    fn schedule(&mut self) -> u32 {
         let seed = self.env.config.options.seed;
         for index in 0..self.warps.len() {
             // Lanes that wait for others of their warp in a loop must let them run.
@@ -150,8 +187,9 @@ impl<'a> Launch<'a> {
         if seed == 0 {
             return TURN;
         }
-        for last in (1..order.len()).rev() {
-            order.swap(last, (self.next_random() % (last as u64 + 1)) as usize);
+        for last in (1..self.order.len()).rev() {
+            let other = self.next_random() % (last as u64 + 1);
+            self.order.swap(last, other as usize);
         }
         1 + (self.next_random() % 64) as u32
     }
@@ -177,7 +215,7 @@ impl<'a> Launch<'a> {
             barrier
                 .waiting
                 .iter()
-                .for_each(|&index| barrier.clocks[index] = now);
+                .for_each(|&index| barrier.clocks.own[index] = now);
             for &index in &barrier.waiting {
                 let shadow = &mut self.env.shared.shadow;
                 shadow.acquire(index, &barrier.clocks);
@@ -350,7 +388,6 @@ fn special_value(special: Special, warp: u32, lane: u32, env: &Env<'_>) -> u32 {
     let config = env.config;
     let [width, height, _] = config.block;
     let thread = warp * 32 + lane;
-    let [x, y, z] = env.cta;
     match special {
         Special::Tid(0) => thread % width,
         Special::Tid(1) => thread / width % height,
@@ -362,11 +399,7 @@ fn special_value(special: Special, warp: u32, lane: u32, env: &Env<'_>) -> u32 {
         Special::WarpId => warp,
         Special::NWarpId => config.block.iter().product::<u32>().div_ceil(32),
         // Blocks are dealt to multiprocessors in turn.
-        Special::SmId => {
-            let [width, height, _] = config.grid.map(u64::from);
-            let block = u64::from(x) + width * (u64::from(y) + height * u64::from(z));
-            (block % u64::from(config.arch.multiprocessors)) as u32
-        }
+        Special::SmId => (env.block % u64::from(config.arch.multiprocessors)) as u32,
         Special::NSmId => config.arch.multiprocessors,
         Special::LaneMaskEq => 1 << lane,
         Special::LaneMaskLt => (1 << lane) - 1,

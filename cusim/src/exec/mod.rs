@@ -1,4 +1,5 @@
-//! Execution of a launch: blocks one after the other, warps interleaved, lanes together.
+//! Execution of a launch: blocks on several threads where they cannot communicate, warps of a block
+//! interleaved, lanes of a warp together.
 
 mod access;
 mod address;
@@ -9,7 +10,9 @@ mod collective;
 mod copies;
 mod count;
 mod cta;
+mod grid;
 mod mbarrier;
+mod race;
 mod report;
 mod run;
 mod shadow;
@@ -30,7 +33,9 @@ use crate::program::{KernelId, Program};
 pub struct Checks {
     /// Reads of shared, local and global bytes that nothing wrote.
     pub init: bool,
-    /// Accesses to shared memory by two warps, one a write, that no barrier orders.
+    /// Accesses to shared or global memory by two warps, of the same block or not, of which one is a write
+    /// and which no barrier, fence or atomic operation orders; and those of two operations on global
+    /// memory that no stream orders.
     pub race: bool,
 }
 
@@ -51,6 +56,9 @@ pub struct Options {
     pub seed: u64,
     /// What is checked.
     pub checks: Checks,
+    /// The most threads that run blocks; 0 stands for as many as the machine has cores. Results and counters
+    /// do not depend on it: blocks that can communicate run one after the other in any case.
+    pub threads: usize,
 }
 
 /// One launch.
@@ -70,25 +78,36 @@ pub struct LaunchConfig<'a> {
     pub arch: &'a Arch,
     /// Schedule and checks.
     pub options: &'a Options,
+    /// All blocks run at once, so that they may wait for each other.
+    pub cooperative: bool,
+    /// Earlier operations on the memory that do not happen before the launch: see [`GlobalMemory::begin`].
+    pub unordered: &'a [u32],
 }
 
-/// Runs a kernel to its end.
+impl LaunchConfig<'_> {
+    /// The index of a block by axis.
+    fn cta(&self, block: u64) -> [u32; 3] {
+        let [width, height, _] = self.grid.map(u64::from);
+        [
+            block % width,
+            block / width % height,
+            block / width / height,
+        ]
+        .map(|index| index as u32)
+    }
+}
+
+/// Runs a kernel to its end, as an operation of its own on the memory ([`GlobalMemory::begin`]).
 ///
 /// # Errors
-/// The first [`Fault`]. What was written before it stays written, as on a GPU.
+/// The first [`Fault`] in the order of blocks. What was written before it stays written, as on a GPU.
 pub fn launch(
     program: &Program,
     kernel: KernelId,
     memory: &mut GlobalMemory,
     config: &LaunchConfig<'_>,
 ) -> Result<Counters, Box<Fault>> {
-    let mut launch = cta::Launch::new(program, program.get(kernel), memory, config);
-    for z in 0..config.grid[2] {
-        for y in 0..config.grid[1] {
-            for x in 0..config.grid[0] {
-                launch.run_cta([x, y, z])?;
-            }
-        }
-    }
-    Ok(launch.into_counters())
+    let kernel = program.get(kernel);
+    memory.begin(kernel.name(), config.unordered.to_vec());
+    grid::run(program, kernel, memory, config)
 }

@@ -9,7 +9,8 @@
 
 mod order;
 
-use std::collections::HashMap;
+pub(super) use order::Clocks;
+use order::Released;
 
 use crate::fault::FaultKind;
 
@@ -48,15 +49,20 @@ pub(super) struct Shadow {
     floors: Vec<u32>,
     /// The last stamp before each warp last handed over what it knows.
     handed: Vec<u32>,
+    /// The block, and what each warp knows of other blocks.
+    block: u32,
+    foreign: Vec<order::Foreign>,
     /// What atomic operations hand over, by address.
-    released: HashMap<u64, Vec<u32>>,
+    released: Released,
     /// By warp: what its last fence made ready to hand over, and what a fence will take over.
-    fenced: Vec<Option<Vec<u32>>>,
-    offered: Vec<Vec<u32>>,
+    fenced: Vec<Option<Clocks>>,
+    offered: Vec<Clocks>,
     race: bool,
+    /// Stamps of this block started again, so that earlier ones say nothing.
+    renewed: bool,
 }
 
-/// An access that is at fault.
+/// An access to shared memory that is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Conflict {
     pub(super) kind: FaultKind,
@@ -77,6 +83,13 @@ pub(super) struct Stamp {
     /// Since this stamp its warp has handed over nothing: accesses to a granule are as one.
     handed: u32,
     pub(super) is_atomic: bool,
+}
+
+impl Stamp {
+    /// The number of the access.
+    pub(super) fn number(self) -> u32 {
+        self.number
+    }
 }
 
 impl Shadow {
@@ -100,15 +113,19 @@ impl Shadow {
             known: vec![0; warps * warps],
             floors: vec![0; warps],
             handed: vec![0; warps],
-            released: HashMap::new(),
+            block: 0,
+            foreign: vec![order::Foreign::default(); warps],
+            released: Released::default(),
             fenced: vec![None; warps],
-            offered: vec![vec![0; warps]; warps],
+            offered: vec![Clocks::default(); warps],
             race,
+            renewed: false,
         }
     }
 
-    /// Starts a block: nothing is written, and all that was done before is ordered.
-    pub(super) fn clear(&mut self) {
+    /// Starts a block: nothing in shared memory is written, and all that was done there before is ordered.
+    pub(super) fn clear(&mut self, block: u32) {
+        self.block = block;
         self.state.fill(0);
         self.pcs.clear();
         if self.now > LATE {
@@ -118,9 +135,8 @@ impl Shadow {
         self.known.fill(self.now);
         self.floors.fill(self.now);
         self.handed.fill(self.now);
-        self.released.clear();
-        self.fenced.fill(None);
-        self.offered.iter_mut().for_each(|clocks| clocks.fill(0));
+        self.leave_block();
+        self.renewed = false;
     }
 
     /// Forgets all accesses, so that stamps can start again.
@@ -132,6 +148,7 @@ impl Shadow {
         self.handed.fill(0);
         self.pcs.clear();
         (self.now, self.before) = (0, 0);
+        self.renewed = true;
     }
 
     /// The next access instruction of a warp.

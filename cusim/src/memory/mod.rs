@@ -1,12 +1,21 @@
 //! Device memory: one flat address space of allocations.
 //!
 //! Addresses are numbers, never host pointers. Between allocations there is a gap, and no address is
-//! ever used twice, so an access out of bounds or after a free always hits nothing and can say what
-//! it missed.
+//! ever given out twice, so an access out of bounds or after a free always hits nothing and can say
+//! what it missed. Allocations are made of pages, which come into being when they are first written
+//! and which blocks of a launch lock one at a time, so that several run at once.
 
 mod bits;
+mod history;
+mod page;
 
 pub(crate) use bits::Bits;
+pub(crate) use history::{Clock, Record, SECTOR};
+pub(crate) use page::{PAGE, Page};
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
@@ -16,9 +25,11 @@ pub const GLOBAL_BASE: u64 = 0x7_0000_0000;
 const ALIGN: u64 = 512;
 /// Unused addresses behind every allocation: more than any one access can span.
 const GAP: u64 = 64 * 1024;
+/// Operations of the host and names of operations that are remembered: the latest.
+const REMEMBERED: usize = 4096;
 
 /// Why a host-side operation on device memory failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MemoryError {
     /// More was asked for than is left.
     #[error("out of device memory")]
@@ -39,6 +50,26 @@ pub enum MemoryError {
         address: u64,
         /// Bytes.
         bytes: u64,
+    },
+    /// Another allocation has some of these addresses.
+    #[error("the {bytes} bytes at 0x{address:x} are allocated already")]
+    Occupied {
+        /// First address.
+        address: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Two operations of which none happens before the other, one of them a write.
+    #[error(
+        "{operation} and {earlier} both access the memory at 0x{address:x}, and nothing orders them"
+    )]
+    Race {
+        /// An address that both access.
+        address: u64,
+        /// The operation that was refused.
+        operation: String,
+        /// The one that came before.
+        earlier: String,
     },
 }
 
@@ -62,19 +93,39 @@ pub(crate) struct Allocation {
     len: u64,
     origin: String,
     live: bool,
-    data: Vec<u8>,
-    /// One bit for every byte that was written.
-    written: Bits,
+    /// By page of addresses, from that of `base`.
+    pages: Vec<Mutex<Option<Box<Page>>>>,
+}
+
+/// An access of the host to some addresses.
+#[derive(Debug)]
+struct HostAccess {
+    operation: u32,
+    addresses: Range<u64>,
+    is_write: bool,
+}
+
+/// What accesses memory at the moment.
+#[derive(Debug, Default)]
+struct Operation {
+    id: u32,
+    /// Earlier operations that are not ordered before it.
+    unordered: Vec<u32>,
 }
 
 /// The memory of one device.
 #[derive(Debug)]
 pub struct GlobalMemory {
-    /// In order of address, which is the order they were made in.
+    /// In order of address.
     allocations: Vec<Allocation>,
     next: u64,
     in_use: u64,
     capacity: u64,
+    operation: Operation,
+    /// Names of operations.
+    names: VecDeque<(u32, String)>,
+    /// What the host accessed.
+    host: Mutex<VecDeque<HostAccess>>,
 }
 
 impl GlobalMemory {
@@ -85,6 +136,9 @@ impl GlobalMemory {
             next: GLOBAL_BASE,
             in_use: 0,
             capacity,
+            operation: Operation::default(),
+            names: VecDeque::new(),
+            host: Mutex::default(),
         }
     }
 
@@ -93,94 +147,140 @@ impl GlobalMemory {
     /// # Errors
     /// [`MemoryError::OutOfMemory`], [`MemoryError::ZeroSize`].
     pub fn alloc(&mut self, bytes: u64, origin: &str) -> Result<u64, MemoryError> {
-        if bytes == 0 {
-            return Err(MemoryError::ZeroSize);
-        }
-        if bytes > self.capacity - self.in_use {
-            return Err(MemoryError::OutOfMemory);
-        }
-        let size = usize::try_from(bytes).map_err(|_| MemoryError::OutOfMemory)?;
-        let mut data = Vec::new();
-        data.try_reserve_exact(size)
-            .map_err(|_| MemoryError::OutOfMemory)?;
-        data.resize(size, 0);
         let base = self.next;
-        self.next = base
+        let next = base
             .checked_add(bytes)
             .and_then(|end| end.checked_next_multiple_of(ALIGN))
             .and_then(|end| end.checked_add(GAP))
             .ok_or(MemoryError::OutOfMemory)?;
+        self.alloc_at(base, bytes, origin)?;
+        self.next = next;
+        Ok(base)
+    }
+
+    /// Allocates at a chosen address, for instance that of memory which the host and the device share.
+    /// There may have been an allocation before, which is forgotten.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfMemory`], [`MemoryError::ZeroSize`], [`MemoryError::Occupied`].
+    pub fn alloc_at(&mut self, base: u64, bytes: u64, origin: &str) -> Result<(), MemoryError> {
+        if bytes == 0 {
+            return Err(MemoryError::ZeroSize);
+        }
+        let end = base.checked_add(bytes).ok_or(MemoryError::OutOfMemory)?;
+        if bytes > self.capacity - self.in_use {
+            return Err(MemoryError::OutOfMemory);
+        }
+        // Allocations are disjoint, those that were freed included.
+        let first = self
+            .allocations
+            .partition_point(|other| other.base + other.len <= base);
+        let last = self.allocations.partition_point(|other| other.base < end);
+        if self.allocations[first..last].iter().any(|other| other.live) {
+            return Err(MemoryError::Occupied {
+                address: base,
+                bytes,
+            });
+        }
+        let count = usize::try_from((end - 1) / PAGE - base / PAGE + 1);
+        let count = count.map_err(|_| MemoryError::OutOfMemory)?;
+        let mut pages = Vec::new();
+        pages
+            .try_reserve_exact(count)
+            .map_err(|_| MemoryError::OutOfMemory)?;
+        pages.resize_with(count, Mutex::default);
         self.in_use += bytes;
-        self.allocations.push(Allocation {
+        let allocation = Allocation {
             base,
             len: bytes,
             origin: origin.to_owned(),
             live: true,
-            data,
-            written: Bits::new(size),
-        });
-        Ok(base)
+            pages,
+        };
+        self.allocations.splice(first..last, [allocation]);
+        Ok(())
     }
 
     /// Frees the allocation that starts at `address`.
     ///
     /// # Errors
-    /// [`MemoryError::NotAnAllocation`], [`MemoryError::DoubleFree`].
+    /// [`MemoryError::NotAnAllocation`], [`MemoryError::DoubleFree`], [`MemoryError::Race`].
     pub fn free(&mut self, address: u64) -> Result<(), MemoryError> {
         let index = self
             .index_below(address)
             .filter(|&index| self.allocations[index].base == address)
             .ok_or(MemoryError::NotAnAllocation(address))?;
-        let allocation = &mut self.allocations[index];
-        if !allocation.live {
+        let Allocation { live, len, .. } = self.allocations[index];
+        if !live {
             return Err(MemoryError::DoubleFree(address));
         }
+        self.note_host(address, len, true)?;
+        let allocation = &mut self.allocations[index];
         allocation.live = false;
-        allocation.data = Vec::new();
-        allocation.written = Bits::new(0);
-        self.in_use -= allocation.len;
+        allocation.pages = Vec::new();
+        self.in_use -= len;
         Ok(())
     }
 
     /// Copies device memory to the host, initialised or not.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`].
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::Race`].
     pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), MemoryError> {
-        let (index, range) = self.range(address, out.len() as u64)?;
-        out.copy_from_slice(&self.allocations[index].data[range]);
+        let index = self.place(address, out.len() as u64)?;
+        self.note_host(address, out.len() as u64, false)?;
+        let allocation = &self.allocations[index];
+        for (addresses, range) in parts(address, out.len()) {
+            match allocation.page(addresses.start).as_deref() {
+                Some(page) => out[range].copy_from_slice(&page.bytes()[page.offsets(&addresses)]),
+                None => out[range].fill(0),
+            }
+        }
         Ok(())
     }
 
     /// Copies host memory to the device.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`].
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::Race`].
     pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
-        let (index, range) = self.range(address, data.len() as u64)?;
-        let allocation = &mut self.allocations[index];
-        allocation.written.set(range.clone());
-        allocation.data[range].copy_from_slice(data);
+        let index = self.place(address, data.len() as u64)?;
+        self.note_host(address, data.len() as u64, true)?;
+        let allocation = &self.allocations[index];
+        for (addresses, range) in parts(address, data.len()) {
+            allocation.with_page(addresses.start, |page| {
+                page.mark(addresses.start, range.len());
+                let offsets = page.offsets(&addresses);
+                page.bytes_mut()[offsets].copy_from_slice(&data[range]);
+            });
+        }
         Ok(())
     }
 
     /// Writes `pattern` `count` times.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`].
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::Race`].
     pub fn fill(&mut self, address: u64, pattern: &[u8], count: u64) -> Result<(), MemoryError> {
-        let out_of_bounds = MemoryError::OutOfBounds {
+        let bytes = count.checked_mul(pattern.len() as u64);
+        let bytes = bytes.ok_or(MemoryError::OutOfBounds {
             address,
             bytes: u64::MAX,
-        };
-        let bytes = count
-            .checked_mul(pattern.len() as u64)
-            .ok_or(out_of_bounds)?;
-        let (index, range) = self.range(address, bytes)?;
-        let allocation = &mut self.allocations[index];
-        allocation.written.set(range.clone());
-        for chunk in allocation.data[range].chunks_exact_mut(pattern.len().max(1)) {
-            chunk.copy_from_slice(pattern);
+        })?;
+        let index = self.place(address, bytes)?;
+        self.note_host(address, bytes, true)?;
+        let allocation = &self.allocations[index];
+        for (addresses, range) in parts(address, bytes as usize) {
+            allocation.with_page(addresses.start, |page| {
+                page.mark(addresses.start, range.len());
+                let offsets = page.offsets(&addresses);
+                let from = pattern.iter().cycle().skip(range.start % pattern.len());
+                let bytes = &mut page.bytes_mut()[offsets];
+                bytes
+                    .iter_mut()
+                    .zip(from)
+                    .for_each(|(to, from)| *to = *from);
+            });
         }
         Ok(())
     }
@@ -188,16 +288,131 @@ impl GlobalMemory {
     /// Copies within the device. Bytes that were never written stay so in the copy.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`].
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::Race`].
     pub fn copy(&mut self, dst: u64, src: u64, bytes: u64) -> Result<(), MemoryError> {
-        let (from, source) = self.range(src, bytes)?;
-        let (to, target) = self.range(dst, bytes)?;
-        let data = self.allocations[from].data[source.clone()].to_vec();
-        let written = self.allocations[from].written.extract(source);
-        let allocation = &mut self.allocations[to];
-        allocation.data[target.clone()].copy_from_slice(&data);
-        allocation.written.replace(target.start, &written);
+        let to = self.place(dst, bytes)?;
+        let mut data = vec![0; bytes as usize];
+        self.read(src, &mut data)?;
+        self.note_host(dst, bytes, true)?;
+        let written = self.written(src, bytes)?;
+        let allocation = &self.allocations[to];
+        for (addresses, range) in parts(dst, data.len()) {
+            allocation.with_page(addresses.start, |page| {
+                let offsets = page.offsets(&addresses);
+                page.written_mut()
+                    .replace(offsets.start, &written[range.clone()]);
+                page.bytes_mut()[offsets].copy_from_slice(&data[range]);
+            });
+        }
         Ok(())
+    }
+
+    /// Which bytes of a range were ever written.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`].
+    pub fn written(&self, address: u64, bytes: u64) -> Result<Vec<bool>, MemoryError> {
+        let index = self.place(address, bytes)?;
+        let allocation = &self.allocations[index];
+        let mut written = Vec::with_capacity(bytes as usize);
+        for (addresses, range) in parts(address, bytes as usize) {
+            match allocation.page(addresses.start).as_deref() {
+                Some(page) => written.extend(page.written().extract(page.offsets(&addresses))),
+                None => written.resize(range.end, false),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Starts an operation, that is a launch or something the host does to memory, and returns its number,
+    /// from 1. `unordered` are the earlier operations that do not happen before it: where one of the two
+    /// writes what the other accesses, that is a race. `what` names it in reports.
+    pub fn begin(&mut self, what: &str, unordered: Vec<u32>) -> u32 {
+        let id = self.operation.id.wrapping_add(1).max(1);
+        self.operation = Operation { id, unordered };
+        remember(&mut self.names, (id, what.to_owned()));
+        id
+    }
+
+    /// The name of an operation, in words for reports.
+    pub(crate) fn operation_name(&self, id: u32) -> String {
+        let found = self.names.iter().find(|(known, _)| *known == id);
+        found.map_or_else(
+            || "an earlier operation".to_owned(),
+            |(_, name)| name.clone(),
+        )
+    }
+
+    /// The operation that was begun last.
+    #[inline]
+    pub(crate) fn operation(&self) -> u32 {
+        self.operation.id
+    }
+
+    /// The earlier operations that do not happen before it.
+    #[inline]
+    pub(crate) fn unordered(&self) -> &[u32] {
+        &self.operation.unordered
+    }
+
+    /// An access of the host to some of these addresses that is not ordered before the current operation.
+    pub(crate) fn host_conflict(&self, addresses: Range<u64>, is_write: bool) -> Option<u32> {
+        if self.operation.unordered.is_empty() {
+            return None;
+        }
+        let meets = |access: &&HostAccess| {
+            access.addresses.start < addresses.end
+                && addresses.start < access.addresses.end
+                && (is_write || access.is_write)
+                && self.operation.unordered.contains(&access.operation)
+        };
+        self.host()
+            .iter()
+            .find(meets)
+            .map(|access| access.operation)
+    }
+
+    fn host(&self) -> MutexGuard<'_, VecDeque<HostAccess>> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the host accesses these bytes, which is turned down where something unordered does too.
+    fn note_host(&self, address: u64, bytes: u64, is_write: bool) -> Result<(), MemoryError> {
+        let addresses = address..address + bytes;
+        let earlier = self
+            .host_conflict(addresses.clone(), is_write)
+            .or_else(|| self.launch_conflict(address, bytes, is_write));
+        if let Some(earlier) = earlier {
+            return Err(MemoryError::Race {
+                address,
+                operation: self.operation_name(self.operation.id),
+                earlier: self.operation_name(earlier),
+            });
+        }
+        if self.operation.id != 0 {
+            let access = HostAccess {
+                operation: self.operation.id,
+                addresses,
+                is_write,
+            };
+            remember(&mut self.host(), access);
+        }
+        Ok(())
+    }
+
+    /// A launch that accessed some of these bytes and is not ordered before the current operation.
+    fn launch_conflict(&self, address: u64, bytes: u64, is_write: bool) -> Option<u32> {
+        let unordered = &self.operation.unordered;
+        if unordered.is_empty() {
+            return None;
+        }
+        let allocation = &self.allocations[self.place(address, bytes).ok()?];
+        parts(address, bytes as usize).find_map(|(addresses, _)| {
+            let page = allocation.page(addresses.start);
+            let page = page.as_deref()?;
+            let found = page.conflict_with(page.offsets(&addresses), is_write, unordered);
+            found.map(|record| record.operation)
+        })
     }
 
     /// The allocation that holds `address`, freed ones included.
@@ -268,12 +483,6 @@ impl GlobalMemory {
         &self.allocations[index]
     }
 
-    /// An allocation found by [`GlobalMemory::locate`].
-    #[inline]
-    pub(crate) fn allocation_mut(&mut self, index: usize) -> &mut Allocation {
-        &mut self.allocations[index]
-    }
-
     /// The last allocation that starts at or below `address`.
     fn index_below(&self, address: u64) -> Option<usize> {
         self.allocations
@@ -281,17 +490,31 @@ impl GlobalMemory {
             .checked_sub(1)
     }
 
-    fn range(
-        &self,
-        address: u64,
-        bytes: u64,
-    ) -> Result<(usize, std::ops::Range<usize>), MemoryError> {
-        let index = self
-            .locate(address, bytes, &mut usize::MAX.clone())
-            .ok_or(MemoryError::OutOfBounds { address, bytes })?;
-        let start = (address - self.allocations[index].base) as usize;
-        Ok((index, start..start + bytes as usize))
+    /// The index of the live allocation that holds all of a range.
+    fn place(&self, address: u64, bytes: u64) -> Result<usize, MemoryError> {
+        self.locate(address, bytes, &mut usize::MAX.clone())
+            .ok_or(MemoryError::OutOfBounds { address, bytes })
     }
+}
+
+/// Keeps the latest.
+fn remember<T>(all: &mut VecDeque<T>, one: T) {
+    if all.len() == REMEMBERED {
+        all.pop_front();
+    }
+    all.push_back(one);
+}
+
+/// A range of addresses page by page, each with the indices of its bytes in the whole.
+fn parts(address: u64, len: usize) -> impl Iterator<Item = (Range<u64>, Range<usize>)> {
+    let end = address + len as u64;
+    let mut next = address;
+    std::iter::from_fn(move || {
+        let start = next;
+        next = end.min((start / PAGE + 1) * PAGE);
+        let indices = (start - address) as usize..(next - address) as usize;
+        (start < end).then_some((start..next, indices))
+    })
 }
 
 impl Allocation {
@@ -310,33 +533,35 @@ impl Allocation {
         self.live && offset <= self.len && bytes <= self.len - offset
     }
 
+    /// The addresses that are in the page of an address.
     #[inline]
-    pub(crate) fn base(&self) -> u64 {
-        self.base
+    pub(crate) fn page_of(&self, address: u64) -> Range<u64> {
+        let first = address / PAGE * PAGE;
+        first.max(self.base)..(first + PAGE).min(self.base + self.len)
     }
 
-    /// Its contents.
+    /// The page of an address, locked; nothing was ever written where there is none.
     #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.data
+    pub(crate) fn page(&self, address: u64) -> MutexGuard<'_, Option<Box<Page>>> {
+        let index = (address / PAGE - self.base / PAGE) as usize;
+        // What a page holds is valid at any time, also after a panic in its midst.
+        self.pages[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its contents, to be written; [`Allocation::mark`] tells what was.
+    /// Does something to the page of an address.
     #[inline]
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.data
+    pub(crate) fn with_page<R>(&self, address: u64, f: impl FnOnce(&mut Page) -> R) -> R {
+        let mut page = self.page(address);
+        f(page.get_or_insert_with(|| self.new_page(address)))
     }
 
-    /// True when all of `len` bytes at `offset` were ever written.
-    #[inline]
-    pub(crate) fn is_written(&self, offset: usize, len: usize) -> bool {
-        self.written.all(offset..offset + len)
-    }
-
-    /// Notes that `len` bytes at `offset` are written.
-    #[inline]
-    pub(crate) fn mark(&mut self, offset: usize, len: usize) {
-        self.written.set(offset..offset + len);
+    #[cold]
+    fn new_page(&self, address: u64) -> Box<Page> {
+        let Range { start, end } = self.page_of(address);
+        let start = start / SECTOR as u64 * SECTOR as u64;
+        Box::new(Page::new(start, (end - start) as usize))
     }
 }
 
@@ -367,12 +592,8 @@ mod tests {
         memory.write(b, &[0; 8]).expect("inside");
         memory.write(a + 2, &[9; 3]).expect("inside");
         memory.copy(b, a, 8).expect("inside");
-        let index = memory.locate(b, 8, &mut 0).expect("inside");
-        let written = |offset| memory.allocation(index).is_written(offset, 1);
-        assert_eq!(
-            [0, 1, 2, 3, 4, 5].map(written),
-            [false, false, true, true, true, false]
-        );
+        let written = memory.written(b, 6).expect("inside");
+        assert_eq!(written, [false, false, true, true, true, false]);
     }
 
     #[test]
@@ -407,5 +628,81 @@ mod tests {
         assert_eq!(origin(b - 8).as_deref(), Some("b"));
         assert_eq!(origin(0).as_deref(), Some("a"));
         assert_eq!(origin(u64::MAX - 1).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn pages_meet_without_a_seam() {
+        let mut memory = GlobalMemory::new(1 << 30);
+        memory
+            .alloc_at(GLOBAL_BASE + 100, 1 << 20, "odd")
+            .expect("room");
+        let start = GLOBAL_BASE + 100 + PAGE - 200;
+        let data: Vec<u8> = (0..PAGE + 300).map(|at| (at % 251) as u8).collect();
+        memory.write(start, &data).expect("inside");
+        memory.fill(start + PAGE, &[1, 2, 3], 5).expect("inside");
+        let mut out = vec![0; data.len() + 2];
+        memory.read(start - 1, &mut out).expect("inside");
+        assert_eq!((out[0], out[data.len() + 1]), (0, 0));
+        assert_eq!(out[1..=PAGE as usize], data[..PAGE as usize]);
+        assert_eq!(out[1 + PAGE as usize..][..6], [1, 2, 3, 1, 2, 3]);
+        let written = memory.written(start - 1, out.len() as u64).expect("inside");
+        assert_eq!(
+            written.iter().filter(|&&written| written).count(),
+            data.len()
+        );
+    }
+
+    #[test]
+    fn chosen_addresses_do_not_meet() {
+        let mut memory = GlobalMemory::new(1 << 20);
+        memory.alloc_at(0x5000_1000, 64, "low").expect("room");
+        let occupied = memory.alloc_at(0x5000_103f, 64, "over it");
+        assert!(matches!(occupied, Err(MemoryError::Occupied { .. })));
+        let high = memory.alloc(64, "high").expect("room");
+        memory.write(0x5000_1000, &[1; 64]).expect("inside");
+        memory.write(high, &[2; 64]).expect("inside");
+        assert_eq!(
+            memory
+                .nearest(0x5000_2000)
+                .map(|info| info.origin)
+                .as_deref(),
+            Some("low")
+        );
+        memory.free(0x5000_1000).expect("live");
+        memory
+            .alloc_at(0x5000_1020, 64, "again")
+            .expect("it was freed");
+        assert_eq!(
+            memory.written(0x5000_1020, 64).expect("inside"),
+            [false; 64]
+        );
+    }
+
+    #[test]
+    fn huge_allocations_cost_nothing_until_written() {
+        let mut memory = GlobalMemory::new(1 << 40);
+        let address = memory.alloc(1 << 36, "64 GiB").expect("room");
+        memory.write(address + (1 << 35), &[7]).expect("inside");
+        let mut out = [0; 2];
+        memory.read(address + (1 << 35), &mut out).expect("inside");
+        assert_eq!(out, [7, 0]);
+    }
+
+    #[test]
+    fn operations_that_nothing_orders_are_told() {
+        let mut memory = GlobalMemory::new(1 << 20);
+        let a = memory.alloc(64, "a").expect("room");
+        let first = memory.begin("a copy in stream 1", vec![]);
+        memory.write(a, &[1; 32]).expect("inside");
+        memory.begin("a copy in stream 2", vec![first]);
+        memory.write(a + 32, &[1; 32]).expect("other bytes");
+        let race = memory.read(a + 16, &mut [0; 32]).expect_err("a race");
+        let text = race.to_string();
+        assert!(
+            text.contains("stream 1") && text.contains("stream 2"),
+            "{text}"
+        );
+        memory.begin("a copy in stream 2", vec![]);
+        memory.read(a + 16, &mut [0; 32]).expect("ordered now");
     }
 }

@@ -101,6 +101,9 @@ pub struct Kernel {
     pub(crate) ranks: Vec<u32>,
     /// Slots of each file: P, W, D; constants behind the registers.
     pub(crate) slots: [u32; 3],
+    /// Blocks can learn from each other, through atomic operations or accesses that are ordered like them, or
+    /// can be seen to run in some order.
+    pub(crate) communicates: bool,
     /// What slots hold when a warp starts: those of W, then of D.
     pub(crate) initial_w: Vec<(u32, Initial)>,
     pub(crate) initial_d: Vec<(u32, Initial)>,

@@ -140,6 +140,8 @@ impl Machine {
             global_addresses: &self.globals,
             arch: Arch::of(80).expect("a model"),
             options: &self.options,
+            cooperative: false,
+            unordered: &[],
         };
         exec::launch(&self.program, id, &mut self.memory, &config)
     }

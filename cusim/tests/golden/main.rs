@@ -61,6 +61,8 @@ fn launch(kernel: &str, blocks: u32, input: Input) -> Result<Counters, Box<Fault
         global_addresses: &globals,
         arch: Arch::of(80).expect("sm_80"),
         options: &Options::default(),
+        cooperative: false,
+        unordered: &[],
     };
     exec::launch(&program, id, &mut memory, &config)
 }

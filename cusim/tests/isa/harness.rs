@@ -99,6 +99,8 @@ pub fn try_run(body: &str, out: Out, operands: &[Operands]) -> Result<Vec<u64>, 
         global_addresses: &[],
         arch: Arch::of(80).expect("sm_80 is modelled"),
         options: &Options::default(),
+        cooperative: false,
+        unordered: &[],
     };
     let kernel = program.kernel("k").expect("the kernel is there");
     exec::launch(&program, kernel, &mut memory, &config)?;

@@ -1,9 +1,8 @@
-use super::order::join;
 use super::*;
 
 fn shadow() -> Shadow {
     let mut shadow = Shadow::new(64, 3, true);
-    shadow.clear();
+    shadow.clear(0);
     shadow
 }
 
@@ -31,9 +30,9 @@ fn write(
 
 /// All of these warps leave a barrier that all of them came to.
 fn barrier(shadow: &mut Shadow, warps: &[usize]) {
-    let mut collected = vec![0; 3];
+    let mut collected = Clocks::default();
     for &warp in warps {
-        join(&mut collected, &shadow.clocks_of(warp));
+        collected.join(&shadow.clocks_of(warp));
     }
     for &warp in warps {
         shadow.acquire(warp, &collected);
@@ -134,7 +133,7 @@ fn unwritten_bytes_are_found() {
 fn a_new_block_starts_with_nothing() {
     let mut shadow = shadow();
     write(&mut shadow, 0, 1, 0, 4).expect("the first access");
-    shadow.clear();
+    shadow.clear(0);
     write(&mut shadow, 1, 2, 0, 4).expect("another block's");
     let conflict = read(&mut shadow, 1, 3, 4, 4).expect_err("never written in this block");
     assert_eq!(conflict.kind, FaultKind::Uninitialized);

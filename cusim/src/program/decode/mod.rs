@@ -18,7 +18,7 @@ mod warp;
 
 use std::collections::HashMap;
 
-use super::op::{Class, Decoded, Initial, Op, Slot};
+use super::op::{Class, Decoded, Initial, Op, Order, Slot, Space, System};
 use super::rounding::Rounding;
 use super::slots::{self, Slots, file_of};
 use super::text::mnemonic;
@@ -90,12 +90,25 @@ pub(super) fn kernel(
         local_bytes: placed.local_bytes as u32,
         max_threads: function.maxntid,
         required_threads: function.reqntid,
+        communicates: code.iter().any(|decoded| communicates(&decoded.op)),
         code,
         ranks: cfg::ranks(&body),
         initial_w,
         initial_d,
         body,
     })
+}
+
+/// Whether a block can learn through an operation what other blocks did before, or when they ran.
+fn communicates(op: &Op) -> bool {
+    let shared_by_all = |space| matches!(space, Space::Global | Space::Generic);
+    match op {
+        Op::Atomic(op) => shared_by_all(op.space),
+        Op::Load(op) | Op::Store(op) => op.order != Order::Weak && shared_by_all(op.space),
+        Op::System(call) => call.function == System::Printf,
+        Op::Clock(_) => true,
+        _ => false,
+    }
 }
 
 /// An instruction with its modifiers at hand.
