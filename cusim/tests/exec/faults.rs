@@ -183,3 +183,23 @@ fn spinning_for_ever_ends() {
     let text = fault("mov.u32 %r0, 0; L: add.u32 %r0, %r0, 1; bra L;", 32, &[]);
     assert_eq!(text.kind, FaultKind::Deadlock, "{text}");
 }
+
+#[test]
+fn the_read_before_a_swap_does_not_race_with_swaps() {
+    // Every thread adds one to a half of a word, as CUDA's headers do where there is no instruction for it.
+    let add = "ld.global.u16 %h0, [%p0];\nL: add.u16 %h1, %h0, 1;\natom.global.cas.b16 %h2, [%p0], %h0, %h1;\n\
+        setp.ne.s16 %q0, %h2, %h0; mov.u16 %h0, %h2; @%q0 bra L;";
+    let mut machine = Machine::of(1, add);
+    let sum = machine.upload(&[0u16; 1], u16::to_le_bytes);
+    machine
+        .launch(96, &[sum])
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(machine.download(sum, 2), 96u16.to_le_bytes());
+
+    // The same sum read through another register afterwards, with nothing that orders it.
+    let read = format!("{add}\nadd.u64 %rd0, %p0, 0; ld.global.u16 %h3, [%rd0];");
+    let mut machine = Machine::of(1, &read);
+    let sum = machine.upload(&[0u16; 1], u16::to_le_bytes);
+    let fault = machine.launch(96, &[sum]).expect_err("a race");
+    assert_eq!(fault.kind, FaultKind::Race, "{fault}");
+}

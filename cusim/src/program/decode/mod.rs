@@ -4,6 +4,7 @@ mod compare;
 mod control;
 mod convert;
 mod float;
+mod guess;
 mod half;
 mod integer;
 mod layout;
@@ -71,6 +72,7 @@ pub(super) fn kernel(
         })?;
         code.push(decoded);
     }
+    guess::order(&body.instructions, &mut code);
     let [p, w, d] = cx.slots.count;
     let count = |initial: &[(Slot, Initial)]| initial.len() as u32;
     let slots = [p, w + count(&cx.initial_w), d + count(&cx.initial_d)];
