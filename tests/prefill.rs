@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Arrangement, Host, arrangement, assert_same_bits, fail, gpu, normal};
+use common::{Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, mode, normal};
 use ferroflash::reference::{self, Exact, Rounded};
 use ferroflash::{DType, Element, Mask, Prefill, PrefillArgs};
 use half::{bf16, f16};
@@ -173,7 +173,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: common::cases(40), ..ProptestConfig::default() })]
 
     #[test]
-    fn prefill_is_as_exact_as_the_rule_demands(case in case(), bf16_ in any::<bool>()) {
+    fn prefill_is_as_exact_as_the_rule_demands(mode in mode(), case in case(), bf16_ in any::<bool>()) {
+        let _mode = enter(mode);
         match if bf16_ { DType::BF16 } else { DType::F16 } {
             DType::BF16 => passes::<bf16>(&case)?,
             _ => passes::<f16>(&case)?,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Arrangement, Host, arrangement, assert_same_bits, fail, gpu, normal};
+use common::{Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, mode, normal};
 use ferroflash::reference::{self, Exact, Rounded};
 use ferroflash::{DType, Element, Layout, RmsNorm, WeightForm};
 use half::{bf16, f16};
@@ -139,7 +139,8 @@ fn passes<T: Element>(case: &Case) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: common::cases(80), ..ProptestConfig::default() })]
     #[test]
-    fn rms_norm_is_as_exact_as_the_rule_demands(case in case(), dtype in prop::sample::select(DType::ALL.to_vec())) {
+    fn rms_norm_is_as_exact_as_the_rule_demands(mode in mode(), case in case(), dtype in prop::sample::select(DType::ALL.to_vec())) {
+        let _mode = enter(mode);
         match dtype {
             DType::BF16 => passes::<bf16>(&case)?,
             DType::F16 => passes::<f16>(&case)?,

@@ -1,7 +1,7 @@
 //! RoPE against the f64 reference, on drawn shapes, layouts and options.
 mod common;
 
-use common::{Arrangement, Host, arrangement, assert_same_bits, fail, gpu, normal};
+use common::{Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, mode, normal};
 use ferroflash::reference::{self, Angles, Exact, Rounded};
 use ferroflash::{DType, Element, Frequencies, Layout, Positions, Rope, RopeArgs, RopeStyle};
 use half::{bf16, f16};
@@ -168,7 +168,8 @@ fn passes<T: Element>(case: &Case) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: common::cases(150), ..ProptestConfig::default() })]
     #[test]
-    fn rope_is_as_exact_as_the_rule_demands(case in case(), dtype in prop::sample::select(DType::ALL.to_vec())) {
+    fn rope_is_as_exact_as_the_rule_demands(mode in mode(), case in case(), dtype in prop::sample::select(DType::ALL.to_vec())) {
+        let _mode = enter(mode);
         match dtype {
             DType::BF16 => passes::<bf16>(&case)?,
             DType::F16 => passes::<f16>(&case)?,

@@ -13,7 +13,7 @@ use std::fmt;
 
 use libloading::os::unix::Library;
 
-use crate::exec::{Checks, Counters};
+use crate::exec::{Checks, Counters, MmaMode};
 use crate::fault::FaultKind;
 use crate::select::emulator;
 
@@ -124,29 +124,76 @@ pub fn set_seed(seed: u64) {
 /// Chooses what launches from now on are checked for, beyond what every access needs. Without effect on a
 /// GPU.
 pub fn set_checks(checks: Checks) {
-    let Checks { init, race } = checks;
-    let word = |on, word| if on { word } else { "" };
-    request(&format!(
-        "checks {} {}",
-        word(init, "init"),
-        word(race, "race")
-    ));
+    let Checks {
+        init,
+        race,
+        arithmetic,
+    } = checks;
+    let words = [(init, "init"), (race, "race"), (arithmetic, "arithmetic")];
+    let words: Vec<&str> = words
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, word)| *word)
+        .collect();
+    request(&format!("checks {}", words.join(",")));
 }
 
-/// What a request for checks asks for.
+/// Chooses how tensor cores round in launches from now on. Without effect on a GPU.
+pub fn set_mma(mode: MmaMode) {
+    let named = MMA_MODES.iter().find(|(_, known)| *known == mode);
+    if let Some((name, _)) = named {
+        request(&format!("mma {name}"));
+    }
+}
+
+/// Whether approximate instructions of launches from now on give results anywhere within their documented
+/// bounds, by the seed, instead of the correctly rounded ones. Without effect on a GPU.
+pub fn set_perturb(perturb: bool) {
+    request(&format!("perturb {}", u8::from(perturb)));
+}
+
+/// What a request for checks asks for: their names with commas between, `all` or `none`.
 pub(crate) fn read_checks(words: &str) -> Option<Checks> {
-    let mut checks = Checks {
-        init: false,
-        race: false,
-    };
-    for word in words.split_whitespace() {
+    match words {
+        "all" => return Some(Checks::ALL),
+        "none" => return Some(Checks::NONE),
+        _ => {}
+    }
+    let mut checks = Checks::NONE;
+    for word in words
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+    {
         match word {
             "init" => checks.init = true,
             "race" => checks.race = true,
+            "arithmetic" => checks.arithmetic = true,
             _ => return None,
         }
     }
     Some(checks)
+}
+
+const MMA_MODES: &[(&str, MmaMode)] = &[
+    ("fast", MmaMode::Fast),
+    ("ampere", MmaMode::Ampere),
+    ("hopper", MmaMode::Hopper),
+];
+
+/// The mode of tensor cores of a name.
+pub(crate) fn read_mma(name: &str) -> Option<MmaMode> {
+    let found = MMA_MODES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, mode)| *mode)
+}
+
+/// A switch: 0 or 1.
+pub(crate) fn read_switch(text: &str) -> Option<bool> {
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
 }
 
 /// The version of the emulator's exports, if this library is the emulator.
@@ -316,6 +363,7 @@ const KINDS: &[FaultKind] = &[
     FaultKind::Deadlock,
     FaultKind::Trap,
     FaultKind::Undefined,
+    FaultKind::Arithmetic,
 ];
 
 #[cfg(test)]
@@ -363,10 +411,16 @@ mod tests {
 
     #[test]
     fn checks_are_asked_for_by_name() {
-        let checks = |init, race| Some(Checks { init, race });
-        assert_eq!(read_checks("init race"), checks(true, true));
-        assert_eq!(read_checks(" race"), checks(false, true));
-        assert_eq!(read_checks(""), checks(false, false));
+        let race_only = Checks {
+            race: true,
+            ..Checks::NONE
+        };
+        assert_eq!(read_checks("init,race"), Some(Checks::default()));
+        assert_eq!(read_checks("race"), Some(race_only));
+        assert_eq!(read_checks(""), Some(Checks::NONE));
+        assert_eq!(read_checks("none"), Some(Checks::NONE));
+        assert_eq!(read_checks("init, race, arithmetic"), Some(Checks::ALL));
+        assert_eq!(read_checks("all"), Some(Checks::ALL));
         assert_eq!(read_checks("rice"), None);
     }
 }

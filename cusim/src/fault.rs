@@ -22,6 +22,8 @@ pub enum FaultKind {
     Trap,
     /// An instruction was used in a way that the PTX ISA leaves undefined.
     Undefined,
+    /// A NaN or an infinity was made from finite numbers.
+    Arithmetic,
 }
 
 /// Where in a kernel an instruction stands.

@@ -32,6 +32,9 @@
 //! |---|---|
 //! | `CUSIM_ARCH` | the GPU to model: 80 (default), 86, 89, 90, 100 or 120 |
 //! | `CUSIM_SEED` | the schedule; 0 by default |
+//! | `CUSIM_CHECKS` | what is checked: of `init`, `race` and `arithmetic` those named, with commas between; `all`; `none`. `init,race` by default |
+//! | `CUSIM_MMA` | how tensor cores round: `fast` (default), `ampere` or `hopper` |
+//! | `CUSIM_PERTURB` | 1: approximate instructions give any result within their documented bounds |
 //! | `CUSIM_LIBRARY` | path of the shared library, instead of where it is looked for |
 
 pub mod arch;
@@ -46,7 +49,7 @@ pub mod ptx;
 pub mod select;
 
 pub use client::{
-    Launch, Report, last_launch, launches, reports, set_checks, set_seed, take_launches,
-    take_reports,
+    Launch, Report, last_launch, launches, reports, set_checks, set_mma, set_perturb, set_seed,
+    take_launches, take_reports,
 };
 pub use select::{Choice, Device, SelectError};

@@ -89,14 +89,14 @@ fn checks_and_lists_are_switched_and_emptied() {
     );
 
     cusim::set_checks(Checks {
-        init: false,
         race: true,
+        ..Checks::NONE
     });
     assert!(run("unwritten").is_ok());
     assert_eq!(run("swapped"), FAILED);
     cusim::set_checks(Checks {
         init: true,
-        race: false,
+        ..Checks::NONE
     });
     assert_eq!(run("unwritten"), FAILED);
     assert!(run("swapped").is_ok());

@@ -2,9 +2,10 @@
 
 #![allow(dead_code)] // every suite uses another part
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
+use cusim::exec::MmaMode;
 use ferroflash::reference::HostTensor;
 use ferroflash::{Element, Kernels, Layout, TensorView, TensorViewMut};
 use half::f16;
@@ -35,6 +36,37 @@ pub fn gpu() -> &'static Gpu {
         }
     });
     &GPU
+}
+
+/// How the emulator runs a case: which schedule, and what hardware it takes after where its results may
+/// differ. Without effect on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mode {
+    pub seed: u64,
+    pub mma: MmaMode,
+    /// Approximate instructions anywhere within their bounds.
+    pub perturb: bool,
+}
+
+/// Draws modes: half of them as the emulator is by default, the rest with any tensor core, perturbed or not, in
+/// one of sixteen schedules.
+pub fn mode() -> impl Strategy<Value = Mode> {
+    let mma = prop::sample::select(vec![MmaMode::Fast, MmaMode::Ampere, MmaMode::Hopper]);
+    let any =
+        (0..16u64, mma, any::<bool>()).prop_map(|(seed, mma, perturb)| Mode { seed, mma, perturb });
+    prop_oneof![Just(Mode::default()), any]
+}
+
+/// Switches the emulator, which has one mode for the whole process, until the guard is dropped.
+pub fn enter(mode: Mode) -> MutexGuard<'static, ()> {
+    static CURRENT: Mutex<()> = Mutex::new(());
+    // A failed case poisons the lock, and is repeated to be made smaller.
+    let guard = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = gpu();
+    cusim::set_seed(mode.seed);
+    cusim::set_mma(mode.mma);
+    cusim::set_perturb(mode.perturb);
+    guard
 }
 
 /// How a tensor lies in its buffer: row-major, with the leading axes in some order, gaps after each

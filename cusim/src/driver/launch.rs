@@ -182,6 +182,7 @@ fn status(kind: &FaultKind) -> Status {
         | FaultKind::Race
         | FaultKind::AsyncPending
         | FaultKind::Deadlock
+        | FaultKind::Arithmetic
         | FaultKind::Trap => Status::LAUNCH_FAILED,
     }
 }

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::fmt::Debug;
 
 use super::abi::{InStr, Reply, driver_api, reply};
 use super::state::{State, lock_always};
 use super::status::Status;
-use crate::client::{Record, VERSION, read_checks, triple, write_counters};
+use crate::client::{Record, VERSION, read_checks, read_mma, read_switch, triple, write_counters};
 use crate::exec::{Counters, Options};
 use crate::fault::Fault;
 
@@ -28,16 +29,31 @@ fn keep(records: &mut VecDeque<Record>, record: Record) {
     records.push_back(record);
 }
 
+/// The value of a variable, or the fallback where it is not set or makes no sense.
+fn from_environment<T: Debug>(name: &str, fallback: T, read: fn(&str) -> Option<T>) -> T {
+    let Some(text) = std::env::var_os(name) else {
+        return fallback;
+    };
+    text.to_str().and_then(read).unwrap_or_else(|| {
+        eprintln!(
+            "cusim: {name}={} makes no sense; using {fallback:?}",
+            text.to_string_lossy()
+        );
+        fallback
+    })
+}
+
 impl Observations {
-    /// Nothing seen; options as `CUSIM_SEED` has them.
+    /// Nothing seen; options as the environment has them.
     pub(super) fn from_environment() -> Self {
-        let mut options = Options::default();
-        if let Some(text) = std::env::var_os("CUSIM_SEED") {
-            match text.to_str().and_then(|text| text.parse().ok()) {
-                Some(seed) => options.seed = seed,
-                None => eprintln!("cusim: CUSIM_SEED is not a number; using {}", options.seed),
-            }
-        }
+        let fallback = Options::default();
+        let options = Options {
+            seed: from_environment("CUSIM_SEED", fallback.seed, |text| text.parse().ok()),
+            checks: from_environment("CUSIM_CHECKS", fallback.checks, read_checks),
+            mma: from_environment("CUSIM_MMA", fallback.mma, read_mma),
+            perturb: from_environment("CUSIM_PERTURB", fallback.perturb, read_switch),
+            ..fallback
+        };
         Self {
             options,
             reports: VecDeque::new(),
@@ -106,6 +122,14 @@ impl State {
             }
             ("checks", words) => {
                 seen.options.checks = read_checks(words).ok_or(Status::INVALID_VALUE)?;
+                Vec::new()
+            }
+            ("mma", name) => {
+                seen.options.mma = read_mma(name).ok_or(Status::INVALID_VALUE)?;
+                Vec::new()
+            }
+            ("perturb", switch) => {
+                seen.options.perturb = read_switch(switch).ok_or(Status::INVALID_VALUE)?;
                 Vec::new()
             }
             _ => return Err(Status::INVALID_VALUE),

@@ -48,6 +48,8 @@ pub(super) struct Env<'a> {
     pub(super) cta: [u32; 3],
     /// Index of the block in the grid.
     pub(super) block: u64,
+    /// Floating-point instructions are perturbed or checked.
+    pub(super) watches_numbers: bool,
 }
 
 /// What came of a turn of a block.
@@ -100,6 +102,7 @@ impl<'a> Launch<'a> {
             penalty: 0,
             cta: [0; 3],
             block: 0,
+            watches_numbers: config.options.perturb || config.options.checks.arithmetic,
         };
         let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, kernel)).collect();
         for warp in &mut warps {

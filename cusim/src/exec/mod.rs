@@ -12,6 +12,8 @@ mod count;
 mod cta;
 mod grid;
 mod mbarrier;
+mod numeric;
+mod product;
 mod race;
 mod report;
 mod run;
@@ -37,15 +39,47 @@ pub struct Checks {
     /// and which no barrier, fence or atomic operation orders; and those of two operations on global
     /// memory that no stream orders.
     pub race: bool,
+    /// NaN and infinities that floating-point instructions make from finite numbers. Off by default, because
+    /// many kernels make them on purpose.
+    pub arithmetic: bool,
+}
+
+impl Checks {
+    /// Every check.
+    pub const ALL: Self = Self {
+        init: true,
+        race: true,
+        arithmetic: true,
+    };
+    /// None of them; what no access can do without is checked in any case.
+    pub const NONE: Self = Self {
+        init: false,
+        race: false,
+        arithmetic: false,
+    };
 }
 
 impl Default for Checks {
     fn default() -> Self {
         Self {
-            init: true,
-            race: true,
+            arithmetic: false,
+            ..Self::ALL
         }
     }
+}
+
+/// How `mma` sums the products of 16-bit and tf32 elements. Integers are exact in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum MmaMode {
+    /// One after the other in f32, each sum rounded to nearest.
+    #[default]
+    Fast,
+    /// As the tensor cores of Ampere and Ada: 8 products (4 of tf32) and the accumulator at once, each cut to 24
+    /// bits behind the point of the largest.
+    Ampere,
+    /// As those of Hopper: 16 products (8 of tf32) at once, cut to 25 bits.
+    Hopper,
 }
 
 /// How a launch is executed.
@@ -59,6 +93,11 @@ pub struct Options {
     /// The most threads that run blocks; 0 stands for as many as the machine has cores. Results and counters
     /// do not depend on it: blocks that can communicate run one after the other in any case.
     pub threads: usize,
+    /// How tensor cores round.
+    pub mma: MmaMode,
+    /// Approximate instructions (`ex2`, `rcp.approx` and so on) give results anywhere within the bounds that the
+    /// PTX ISA documents, instead of the correctly rounded ones. Which, the operands and the seed decide.
+    pub perturb: bool,
 }
 
 /// One launch.

@@ -1,10 +1,13 @@
 //! The interpreter's loop.
 
 use super::cta::Env;
+use super::product::Operands;
 use super::warp::{Group, Wait, Warp, lanes_of};
-use super::{access, arithmetic, atomic, barrier, collective, copies, mbarrier, system, tensor};
+use super::{
+    access, arithmetic, atomic, barrier, collective, copies, mbarrier, numeric, system, tensor,
+};
 use crate::fault::{Fault, FaultKind};
-use crate::program::op::{Decoded, Op, Reg, Slot};
+use crate::program::op::{Decoded, Element, Op, Reg, Slot};
 
 /// What an instruction does to the lanes that ran it.
 pub(super) enum Flow {
@@ -99,6 +102,12 @@ fn step(
     if let Op::Branch(target) = decoded.op {
         return Ok(branch(env, target, pc as u32 + 1, mask, group));
     }
+    if env.watches_numbers
+        && mask != 0
+        && let Some(numeric) = &decoded.numeric
+    {
+        return numeric::execute(warp, env, decoded, numeric, pc, mask).map(|()| Flow::Next);
+    }
     if mask == 0 || arithmetic::execute(warp, &decoded.op, mask) {
         return Ok(Flow::Next);
     }
@@ -112,7 +121,13 @@ fn step(
             if mask != u32::MAX {
                 return collective::whole_warp(warp, env, pc, mask, group);
             }
-            tensor::mma(warp, mma);
+            let is_float = !matches!(mma.element, Element::Int8(_));
+            let operands =
+                (env.config.options.checks.arithmetic && is_float).then(|| Operands::of(warp, mma));
+            tensor::mma(warp, mma, env.config.options.mma);
+            if let Some(operands) = operands {
+                numeric::check_product(warp, env, mma, &operands, pc)?;
+            }
             env.counters.mma_flops += mma.flops();
         }
         Op::LoadMatrix(_) | Op::StoreMatrix(_) | Op::MoveMatrix(..) => {

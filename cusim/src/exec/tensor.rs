@@ -5,6 +5,7 @@ use super::access::{self, Outcome};
 use super::address::{self, Place, Targets};
 use super::cta::Env;
 use super::warp::Warp;
+use super::{MmaMode, product};
 use crate::program::lanes::{f16_bits, f32_of_bf16, f32_of_f16, out};
 use crate::program::op::{Address, Element, Lanes, Mma, Op, Order, Space};
 use crate::program::simd::{Loops, vectorized};
@@ -32,8 +33,10 @@ impl Mma {
     }
 }
 
-pub(super) fn mma(warp: &mut Warp, mma: &Mma) {
+pub(super) fn mma(warp: &mut Warp, mma: &Mma, mode: MmaMode) {
     let result = match mma.element {
+        Element::Int8(signed) => integers(warp, mma, signed),
+        _ if mode != MmaMode::Fast => product::multiply(warp, mma, mode),
         Element::F16 => multiply(warp, mma, |bits, half| {
             f32_of_f16(bits >> (16 * half) & 0xffff)
         }),
@@ -42,7 +45,6 @@ pub(super) fn mma(warp: &mut Warp, mma: &Mma) {
         }),
         // The lower 13 bits are not looked at.
         Element::Tf32 => multiply(warp, mma, |bits, _| f32::from_bits(bits & !0x1fff)),
-        Element::Int8(signed) => integers(warp, mma, signed),
     };
     for (&slot, result) in mma.d.iter().zip(result) {
         warp.w[slot as usize] = result;

@@ -376,12 +376,63 @@ pub(crate) enum Class {
     Control,
 }
 
+/// Floating-point types of operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FloatType {
+    F16,
+    F16x2,
+    Bf16,
+    Bf16x2,
+    F32,
+    F64,
+}
+
+/// A floating-point operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FloatOperand {
+    pub(crate) reg: Reg,
+    pub(crate) ty: FloatType,
+}
+
+/// How far from the exact result an approximate instruction may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Bound {
+    /// In units of the result's last place.
+    Ulps(f64),
+    Relative(f64),
+    Absolute(f64),
+    /// That of `lg2`.
+    Logarithm,
+    /// That of `sin` and `cos`.
+    Angle,
+}
+
+/// An instruction whose result hardware only approximates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Approximate {
+    /// The exact result of up to two operands.
+    pub(crate) function: fn(f64, f64) -> f64,
+    pub(crate) bound: Bound,
+}
+
+/// What is known of a floating-point instruction beyond what it computes.
+#[derive(Debug, Clone)]
+pub(crate) struct Numeric {
+    pub(crate) dest: FloatOperand,
+    pub(crate) sources: Vec<FloatOperand>,
+    pub(crate) approximate: Option<Approximate>,
+    /// `.ftz`: subnormal operands count as zeros.
+    pub(crate) flushes: bool,
+}
+
 /// A decoded instruction with its guard.
 pub(crate) struct Decoded {
     pub(crate) op: Op,
     /// Predicate and whether it is negated.
     pub(crate) guard: Option<(Slot, bool)>,
     pub(crate) class: Class,
+    /// Of floating-point instructions.
+    pub(crate) numeric: Option<Box<Numeric>>,
 }
 
 /// A value a slot is set to when a warp starts.

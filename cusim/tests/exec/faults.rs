@@ -93,7 +93,10 @@ fn reading_what_nobody_wrote_is_a_fault_in_every_memory() {
         ),
     ] {
         let run = |init: bool| {
-            let checks = Checks { init, race: true };
+            let checks = Checks {
+                init,
+                ..Checks::default()
+            };
             let mut machine = Machine::of(1, body).checks(checks);
             let fresh = machine.alloc(64);
             machine.launch(1, &[fresh])

@@ -6,3 +6,4 @@ mod faults;
 mod machine;
 mod matrix;
 mod memory;
+mod numeric;

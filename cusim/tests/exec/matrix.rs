@@ -1,5 +1,6 @@
 //! Matrix instructions against products of whole matrices.
 
+use cusim::exec::MmaMode;
 use half::{bf16, f16};
 
 use crate::machine::Machine;
@@ -24,7 +25,7 @@ struct Shape {
 const F32: fn(i32) -> u32 = |x| (x as f32).to_bits();
 
 /// Lays out matrices as the ISA says, multiplies on the machine and compares.
-fn check(shape: &Shape) {
+fn check(mode: MmaMode, shape: &Shape) {
     let (a, b, c) = (
         matrix(16, shape.k, 1),
         matrix(shape.k, 8, 2),
@@ -90,6 +91,7 @@ fn check(shape: &Shape) {
         list(8, c_regs),
     );
     let mut machine = Machine::of(2, &body);
+    machine.options.mma = mode;
     let source = machine.upload(&input, u32::to_le_bytes);
     let target = machine.upload(&[0u32; 128], u32::to_le_bytes);
     let counters = machine
@@ -129,13 +131,16 @@ fn products_of_every_shape_are_right() {
         (16, 4, |x| x as u8 as u32, "s32.s8.s8.s32", false),
         (32, 4, |x| x as u8 as u32, "satfinite.s32.s8.s8.s32", false),
     ] {
-        check(&Shape {
-            k,
-            packed,
-            encode,
-            types,
-            half,
-        });
+        for mode in [MmaMode::Fast, MmaMode::Ampere, MmaMode::Hopper] {
+            let shape = Shape {
+                k,
+                packed,
+                encode,
+                types,
+                half,
+            };
+            check(mode, &shape);
+        }
     }
 }
 
@@ -210,5 +215,47 @@ fn matrices_transpose_in_registers() {
         let element = |row: usize| (8 * row + lane / 4) as u32;
         let row = lane % 4 * 2;
         assert_eq!(word, element(row) | element(row + 1) << 16);
+    }
+}
+
+/// 1 and fifteen products of 2^-24, or 2^-25. In f32, one after the other, each is lost; Ampere keeps the former
+/// in blocks of eight, Hopper the latter too, and both cut the sum to 23 bits behind the point.
+#[test]
+fn tensor_cores_differ_as_published() {
+    let power = |exponent: i32| f64::from(exponent).exp2();
+    for (mode, exponent, want) in [
+        (MmaMode::Fast, -24, 1.0),
+        (MmaMode::Ampere, -24, 1.0 + 14.0 * power(-24)),
+        (MmaMode::Hopper, -24, 1.0 + 14.0 * power(-24)),
+        (MmaMode::Fast, -25, 1.0),
+        (MmaMode::Ampere, -25, 1.0),
+        (MmaMode::Hopper, -25, 1.0 + 12.0 * power(-25)),
+    ] {
+        let pairs = |value: f64| {
+            let bits = u32::from(f16::from_f64(value).to_bits());
+            (
+                bits << 16 | bits,
+                bits << 16 | u32::from(f16::ONE.to_bits()),
+            )
+        };
+        let ((a, a_first), (b, b_first)) = (pairs(power(-12)), pairs(power(exponent + 12)));
+        // Lane 4g + m has columns 2m, 2m + 1 and 2m + 8, 2m + 9 of row g of a, and the same rows of column g of b.
+        let body = format!(
+            "mov.u32 %r0, {a}; mov.u32 %r1, {a}; mov.u32 %r2, {b}; mov.u32 %r3, {b};\n\
+             mov.u32 %r20, %laneid; and.b32 %r21, %r20, 3; setp.eq.u32 %q0, %r21, 0;\n\
+             @%q0 mov.u32 %r0, {a_first}; @%q0 mov.u32 %r2, {b_first};\n\
+             mov.f32 %f0, 0f00000000;\n\
+             mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {{%f1, %f2, %f3, %f4}}, {{%r0, %r0, %r1, %r1}}, \
+             {{%r2, %r3}}, {{%f0, %f0, %f0, %f0}};\n\
+             mul.wide.u32 %rd0, %r20, 4; add.u64 %rd0, %rd0, %p0; st.global.f32 [%rd0], %f1;"
+        );
+        let mut machine = Machine::of(1, &body);
+        machine.options.mma = mode;
+        let out = machine.alloc(128);
+        machine
+            .launch(32, &[out])
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let got = f32::from_bits(machine.words(out, 1)[0]);
+        assert_eq!(f64::from(got), want, "{mode:?}, products of 2^{exponent}");
     }
 }

@@ -4,7 +4,7 @@
 //! The reports are in `*.txt` beside this file; with `UPDATE_EXPECT=1` the test writes them anew.
 
 use cusim::arch::Arch;
-use cusim::exec::{self, Counters, LaunchConfig, Options};
+use cusim::exec::{self, Checks, Counters, LaunchConfig, Options};
 use cusim::fault::{Fault, FaultKind};
 use cusim::memory::GlobalMemory;
 use cusim::program::Program;
@@ -60,7 +60,10 @@ fn launch(kernel: &str, blocks: u32, input: Input) -> Result<Counters, Box<Fault
         params: &params,
         global_addresses: &globals,
         arch: Arch::of(80).expect("sm_80"),
-        options: &Options::default(),
+        options: &Options {
+            checks: Checks::ALL,
+            ..Options::default()
+        },
         cooperative: false,
         unordered: &[],
     };
@@ -111,6 +114,7 @@ pairs! {
     assertion: Trap,
     trap: Trap,
     endless: Deadlock,
+    overflow: Arithmetic,
 }
 
 /// Faults of the buffers, not of the kernel, which is the clean neighbour above.

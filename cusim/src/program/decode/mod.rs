@@ -12,6 +12,7 @@ mod logic;
 mod memory;
 mod moves;
 mod multiply;
+mod numeric;
 mod operand;
 mod sync;
 mod tensor;
@@ -200,7 +201,12 @@ impl Context<'_> {
             None => None,
         };
         let (op, class) = self.operation(form)?;
-        Ok(Decoded { op, guard, class })
+        Ok(Decoded {
+            op,
+            guard,
+            class,
+            numeric: self.numeric(form)?,
+        })
     }
 
     fn operation(&mut self, form: &Form<'_>) -> Result<(Op, Class)> {

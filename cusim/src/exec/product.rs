@@ -1,0 +1,398 @@
+//! Products of matrices as tensor cores compute them, after the model of Xie et al., "MMA-Sim: Bit-Accurate
+//! Reference Model of Tensor Cores and Matrix Cores", arXiv 2511.10909, 2025.
+//!
+//! A block of products and the accumulator are summed at once: each is exact, is shifted to the largest
+//! exponent of all and cut there to F bits behind the point, the sum is exact, and its magnitude is cut to the 24
+//! bits of an f32 (or rounded to nearest for an f16). Ampere and Ada have F = 24 and blocks of 8 products (4 of
+//! tf32), Hopper F = 25 and blocks of 16 (8 of tf32). Where k is larger than a block, the result of one is the
+//! accumulator of the next.
+//!
+//! What the paper's abstract model leaves open is decided here: terms that are zero have no exponent, a sum of zero is
+//! +0, and where the result is f16 the accumulator between blocks is too.
+
+use half::f16;
+
+use super::MmaMode;
+use super::warp::Warp;
+use crate::program::lanes::{NAN_F32, f32_of_bf16, f32_of_f16};
+use crate::program::op::{Element, Lanes, Mma};
+
+/// Rows of a and d, columns of b and d.
+const ROWS: usize = 16;
+const COLUMNS: usize = 8;
+/// The largest k of floating-point forms.
+const LONGEST: usize = 16;
+
+/// The operands of an instruction by row and column; all elements are exact in f32.
+pub(super) struct Operands {
+    pub(super) a: [[f32; LONGEST]; ROWS],
+    /// By column.
+    pub(super) b: [[f32; LONGEST]; COLUMNS],
+    pub(super) c: [[f32; COLUMNS]; ROWS],
+    pub(super) k: usize,
+}
+
+impl Operands {
+    /// The fragments of a floating-point form, put together (PTX ISA, "Matrix Fragments for mma.m16n8k16").
+    pub(super) fn of(warp: &Warp, mma: &Mma) -> Self {
+        let (packed, decode): (usize, fn(u32) -> f32) = match mma.element {
+            Element::F16 => (2, f32_of_f16),
+            Element::Bf16 => (2, f32_of_bf16),
+            _ => (1, |bits| f32::from_bits(bits & !0x1fff)),
+        };
+        let element = |bits: u32, at: usize| match packed {
+            1 => decode(bits),
+            _ => decode(bits >> (16 * at) & 0xffff),
+        };
+        let mut operands = Self {
+            a: [[0.0; LONGEST]; ROWS],
+            b: [[0.0; LONGEST]; COLUMNS],
+            c: [[0.0; COLUMNS]; ROWS],
+            k: mma.b.len() * 4 * packed,
+        };
+        for lane in 0..32 {
+            let (group, member) = (lane / 4, lane % 4);
+            for at in 0..packed {
+                for (reg, &slot) in mma.a.iter().enumerate() {
+                    let k = (reg / 2 * 4 + member) * packed + at;
+                    operands.a[group + reg % 2 * 8][k] = element(warp.w[slot as usize][lane], at);
+                }
+                for (reg, &slot) in mma.b.iter().enumerate() {
+                    let k = (reg * 4 + member) * packed + at;
+                    operands.b[group][k] = element(warp.w[slot as usize][lane], at);
+                }
+            }
+            for_accumulators(mma.half[1], lane, |reg, shift, row, column| {
+                let bits = warp.w[mma.c[reg] as usize][lane];
+                operands.c[row][column] = if mma.half[1] {
+                    f32_of_f16(bits >> shift & 0xffff)
+                } else {
+                    f32::from_bits(bits)
+                };
+            });
+        }
+        operands
+    }
+}
+
+/// Calls `each` with register, bit, row and column of each element of c or d that a lane has.
+pub(super) fn for_accumulators(
+    half: bool,
+    lane: usize,
+    mut each: impl FnMut(usize, u32, usize, usize),
+) {
+    for at in 0..4 {
+        let (lower, odd) = (at / 2, at % 2);
+        let (reg, shift) = if half {
+            (lower, 16 * odd as u32)
+        } else {
+            (at, 0)
+        };
+        each(reg, shift, lane / 4 + 8 * lower, lane % 4 * 2 + odd);
+    }
+}
+
+/// d = a b + c.
+pub(super) fn multiply(warp: &Warp, mma: &Mma, mode: MmaMode) -> [Lanes; 4] {
+    let operands = Operands::of(warp, mma);
+    let model = Model::of(mode, mma.element);
+    let mut result = [[0; 32]; 4];
+    for lane in 0..32 {
+        for_accumulators(mma.half[0], lane, |reg, shift, row, column| {
+            let (a, b) = (&operands.a[row], &operands.b[column]);
+            let mut sum = operands.c[row][column];
+            for start in (0..operands.k).step_by(model.block) {
+                let end = (start + model.block).min(operands.k);
+                let total = model.sum(&a[start..end], &b[start..end], sum);
+                sum = if mma.half[0] {
+                    total.to_f16()
+                } else {
+                    total.to_f32()
+                };
+            }
+            let bits = if mma.half[0] {
+                f16_bits(sum)
+            } else {
+                sum.to_bits()
+            };
+            result[reg][lane] |= bits << shift;
+        });
+    }
+    result
+}
+
+/// The NaN of an f16 result is 0x7fff.
+fn f16_bits(value: f32) -> u32 {
+    if value.is_nan() {
+        0x7fff
+    } else {
+        f16::from_f32(value).to_bits().into()
+    }
+}
+
+/// How many products are summed at once, and how exactly.
+#[derive(Debug, Clone, Copy)]
+struct Model {
+    block: usize,
+    fraction_bits: i32,
+}
+
+/// A sum before it is rounded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Total {
+    /// This integer times a power of two.
+    Finite(i64, i32),
+    Infinite(bool),
+    Nan,
+}
+
+/// A finite number as an integer times a power of two, and its exponent: that of its leading bit, or the
+/// smallest there is for its type.
+fn parts(value: f32) -> (i64, i32) {
+    let bits = value.to_bits();
+    let exponent = (bits >> 23 & 0xff) as i32;
+    let fraction = i64::from(bits & 0x7f_ffff);
+    let magnitude = if exponent == 0 {
+        fraction
+    } else {
+        fraction | 1 << 23
+    };
+    let signed = if value.is_sign_negative() {
+        -magnitude
+    } else {
+        magnitude
+    };
+    (signed, exponent.max(1) - 127)
+}
+
+impl Model {
+    fn of(mode: MmaMode, element: Element) -> Self {
+        let (block, fraction_bits) = match mode {
+            MmaMode::Hopper => (16, 25),
+            MmaMode::Fast | MmaMode::Ampere => (8, 24),
+        };
+        let block = if element == Element::Tf32 {
+            block / 2
+        } else {
+            block
+        };
+        Self {
+            block,
+            fraction_bits,
+        }
+    }
+
+    /// The sum of the products of a and b and of c.
+    fn sum(self, a: &[f32], b: &[f32], c: f32) -> Total {
+        if let Some(special) = special(a, b, c) {
+            return special;
+        }
+        // Significands have 23 bits behind the point, products 46. Elements that are subnormal in their own
+        // type are normal in f32: their products have the exponents of hardware that normalises them.
+        let mut terms = [(0, 0, 0); LONGEST + 1];
+        for (term, (&a, &b)) in terms.iter_mut().zip(a.iter().zip(b)) {
+            let ((a, a_exponent), (b, b_exponent)) = (parts(a), parts(b));
+            *term = (a * b, a_exponent + b_exponent, 46);
+        }
+        let (c, exponent) = parts(c);
+        terms[a.len()] = (c, exponent, 23);
+        let terms = &terms[..=a.len()];
+        let nonzero = terms.iter().filter(|(significand, ..)| *significand != 0);
+        let Some(largest) = nonzero.map(|(_, exponent, _)| *exponent).max() else {
+            return Total::Finite(0, 0);
+        };
+        let aligned = terms.iter().map(|&(significand, exponent, point)| {
+            let shift = self.fraction_bits - point + exponent - largest;
+            match shift {
+                0.. => significand << shift,
+                _ if shift <= -63 => 0,
+                // Division cuts towards zero.
+                _ => significand / (1 << -shift),
+            }
+        });
+        Total::Finite(aligned.sum(), largest - self.fraction_bits)
+    }
+}
+
+/// What NaN and infinities lead to.
+fn special(a: &[f32], b: &[f32], c: f32) -> Option<Total> {
+    let (mut positive, mut negative) = (false, false);
+    // No product of two f32 is too large for an f64.
+    let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
+    for value in products.chain([c.into()]) {
+        if value.is_nan() {
+            return Some(Total::Nan);
+        }
+        positive |= value == f64::INFINITY;
+        negative |= value == f64::NEG_INFINITY;
+    }
+    match (positive, negative) {
+        (false, false) => None,
+        (true, true) => Some(Total::Nan),
+        _ => Some(Total::Infinite(negative)),
+    }
+}
+
+impl Total {
+    /// Cut towards zero; what is too large is an infinity.
+    fn to_f32(self) -> f32 {
+        let (sum, exponent) = match self {
+            Self::Nan => return f32::from_bits(NAN_F32),
+            Self::Infinite(negative) => return infinity(negative),
+            Self::Finite(0, _) => return 0.0,
+            Self::Finite(sum, exponent) => (sum, exponent),
+        };
+        let magnitude = sum.unsigned_abs();
+        let bits = 64 - magnitude.leading_zeros() as i32;
+        // The unit of the last place: of 24 bits, and never below that of subnormals.
+        let unit = (bits - 24 + exponent).max(-149);
+        let kept = match unit - exponent {
+            64.. => 0,
+            shift @ 0.. => magnitude >> shift,
+            shift => magnitude << -shift,
+        };
+        let value = kept as f64 * (f64::from(unit)).exp2();
+        let value = if value > f64::from(f32::MAX) {
+            f32::INFINITY
+        } else {
+            value as f32
+        };
+        if sum < 0 { -value } else { value }
+    }
+
+    /// Rounded to nearest even.
+    fn to_f16(self) -> f32 {
+        match self {
+            Self::Nan => f32::from_bits(NAN_F32),
+            Self::Infinite(negative) => infinity(negative),
+            // An integer of fewer than 53 bits.
+            Self::Finite(sum, exponent) => {
+                let value = sum as f64 * f64::from(exponent).exp2();
+                f16::from_f64(value).to_f32()
+            }
+        }
+    }
+}
+
+fn infinity(negative: bool) -> f32 {
+    if negative {
+        f32::NEG_INFINITY
+    } else {
+        f32::INFINITY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const AMPERE: Model = Model {
+        block: 8,
+        fraction_bits: 24,
+    };
+    const HOPPER: Model = Model {
+        block: 16,
+        fraction_bits: 25,
+    };
+
+    #[test]
+    fn small_terms_are_cut_at_the_largest() {
+        let two = |exponent: i32| (f64::from(exponent)).exp2() as f32;
+        // 2^-24 is the last bit of Ampere behind 1, 2^-25 of Hopper.
+        let sum = |model: Model, small: i32| {
+            model.sum(&[1.0, two(small / 2)], &[1.0, two(small - small / 2)], 0.0)
+        };
+        assert_eq!(sum(AMPERE, -24), Total::Finite((1 << 24) + 1, -24));
+        assert_eq!(sum(AMPERE, -25), Total::Finite(1 << 24, -24));
+        assert_eq!(sum(HOPPER, -25), Total::Finite((1 << 25) + 1, -25));
+        assert_eq!(sum(HOPPER, -26), Total::Finite(1 << 25, -25));
+        // Many of them add up before they are cut to f32, unlike in sums that round each time.
+        let a = [1.0, two(-12), two(-12), two(-12), two(-12)];
+        assert_eq!(AMPERE.sum(&a, &a, 0.0).to_f32(), 1.0 + 4.0 * two(-24));
+        // Towards zero, for both signs.
+        let down = [1.0, two(-12), 0.0];
+        assert_eq!(AMPERE.sum(&down, &down, 0.0).to_f32(), 1.0);
+        assert_eq!(
+            AMPERE.sum(&down, &[-1.0, -two(-12), 0.0], 0.0).to_f32(),
+            -1.0
+        );
+    }
+
+    #[test]
+    fn special_values_are_those_of_the_hardware() {
+        let inf = f32::INFINITY;
+        assert_eq!(AMPERE.sum(&[inf], &[0.0], 1.0), Total::Nan);
+        assert_eq!(AMPERE.sum(&[inf], &[1.0], -inf), Total::Nan);
+        assert_eq!(AMPERE.sum(&[inf], &[-1.0], 1.0), Total::Infinite(true));
+        assert_eq!(
+            AMPERE.sum(&[f32::NAN], &[1.0], 1.0).to_f32().to_bits(),
+            NAN_F32
+        );
+        let zero = AMPERE.sum(&[-1.0, 1.0], &[1.0, 1.0], -0.0).to_f32();
+        assert_eq!(zero.to_bits(), 0);
+        let huge = AMPERE.sum(&[f32::MAX, f32::MAX], &[1.0, 1.0], 0.0);
+        assert_eq!(huge.to_f32(), inf);
+        let tiny = f32::from_bits(3);
+        assert_eq!(
+            AMPERE.sum(&[0.0], &[1.0], tiny).to_f32(),
+            tiny,
+            "subnormals stay"
+        );
+    }
+
+    /// The same sum in steps of an exact fraction, by 128-bit integers in units of 2^-100.
+    fn by_definition(model: Model, a: &[f32], b: &[f32], c: f32) -> i128 {
+        let unit = |value: f64| (value * 100f64.exp2()) as i128;
+        let terms: Vec<f64> = a
+            .iter()
+            .zip(b)
+            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+            .chain([f64::from(c)])
+            .collect();
+        let exponent = |value: f32| value.abs().log2().floor() as i32;
+        let mut largest = i32::MIN;
+        for (&a, &b) in a.iter().zip(b) {
+            if a * b != 0.0 {
+                largest = largest.max(exponent(a) + exponent(b));
+            }
+        }
+        if c != 0.0 {
+            largest = largest.max(exponent(c));
+        }
+        if largest == i32::MIN {
+            return 0;
+        }
+        let step = 1i128 << (100 + largest - model.fraction_bits);
+        terms.iter().map(|&term| unit(term) / step * step).sum()
+    }
+
+    fn half() -> impl Strategy<Value = f32> {
+        (-1000..1000_i32, -8..8_i32)
+            .prop_map(|(value, exponent)| value as f32 * (exponent as f32).exp2() / 1024.0)
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_those_of_the_definition(
+            a in prop::collection::vec(half(), 16),
+            b in prop::collection::vec(half(), 16),
+            c in -4.0..4.0f32,
+        ) {
+            for model in [AMPERE, HOPPER] {
+                let (a, b) = (&a[..model.block], &b[..model.block]);
+                let want = by_definition(model, a, b, c);
+                let Total::Finite(sum, exponent) = model.sum(a, b, c) else {
+                    panic!("finite operands");
+                };
+                let got = i128::from(sum) << (100 + exponent);
+                prop_assert_eq!(got, want);
+                let exact = want as f64 / 100f64.exp2();
+                let cut = model.sum(a, b, c).to_f32();
+                prop_assert!(f64::from(cut).abs() <= exact.abs());
+                let next = f32::from_bits(cut.to_bits() + 1);
+                prop_assert!(exact == 0.0 || f64::from(next).abs() > exact.abs());
+            }
+        }
+    }
+}
