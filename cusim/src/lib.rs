@@ -32,6 +32,7 @@
 //! |---|---|
 //! | `CUSIM_ARCH` | the GPU to model: 80 (default), 86, 89, 90, 100 or 120 |
 //! | `CUSIM_SEED` | the schedule; 0 by default |
+//! | `CUSIM_THREADS` | the most threads that run the blocks of a launch; one for each core by default |
 //! | `CUSIM_LIBRARY` | path of the shared library, instead of where it is looked for |
 
 pub mod arch;

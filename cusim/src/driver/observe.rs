@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::fmt::Display;
+use std::str::FromStr;
 
 use super::abi::{InStr, Reply, driver_api, reply};
 use super::state::{State, lock_always};
@@ -28,18 +30,28 @@ fn keep(records: &mut VecDeque<Record>, record: Record) {
     records.push_back(record);
 }
 
+/// The number that a variable of the environment holds, or the default.
+fn number<T: FromStr + Default + Display>(name: &str) -> T {
+    let Some(text) = std::env::var_os(name) else {
+        return T::default();
+    };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.unwrap_or_else(|| {
+        let number = T::default();
+        eprintln!("cusim: {name} is not a number; using {number}");
+        number
+    })
+}
+
 impl Observations {
-    /// Nothing seen; options as `CUSIM_SEED` has them.
+    /// Nothing seen; options as `CUSIM_SEED` and `CUSIM_THREADS` have them.
     pub(super) fn from_environment() -> Self {
-        let mut options = Options::default();
-        if let Some(text) = std::env::var_os("CUSIM_SEED") {
-            match text.to_str().and_then(|text| text.parse().ok()) {
-                Some(seed) => options.seed = seed,
-                None => eprintln!("cusim: CUSIM_SEED is not a number; using {}", options.seed),
-            }
-        }
         Self {
-            options,
+            options: Options {
+                seed: number("CUSIM_SEED"),
+                threads: number("CUSIM_THREADS"),
+                ..Options::default()
+            },
             reports: VecDeque::new(),
             launches: VecDeque::new(),
         }
