@@ -35,6 +35,7 @@
 //! | `CUSIM_CHECKS` | what is checked: of `init`, `race` and `arithmetic` those named, with commas between; `all`; `none`. `init,race` by default |
 //! | `CUSIM_MMA` | how tensor cores round: `fast` (default), `ampere` or `hopper` |
 //! | `CUSIM_PERTURB` | 1: approximate instructions give any result within their documented bounds |
+//! | `CUSIM_THREADS` | the most threads that run the blocks of a launch; one for each core by default |
 //! | `CUSIM_LIBRARY` | path of the shared library, instead of where it is looked for |
 
 pub mod arch;

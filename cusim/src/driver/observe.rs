@@ -52,7 +52,7 @@ impl Observations {
             checks: from_environment("CUSIM_CHECKS", fallback.checks, read_checks),
             mma: from_environment("CUSIM_MMA", fallback.mma, read_mma),
             perturb: from_environment("CUSIM_PERTURB", fallback.perturb, read_switch),
-            ..fallback
+            threads: from_environment("CUSIM_THREADS", fallback.threads, |text| text.parse().ok()),
         };
         Self {
             options,

@@ -168,6 +168,7 @@ fn global(
                 return Err(race::fault(env, access, &now, &other, address));
             }
             if is_write {
+                memory.save(page, at);
                 mark(page, &part, bytes);
                 let start = page.start();
                 scatter(page.bytes_mut(), &part, start, bytes, &env.words);

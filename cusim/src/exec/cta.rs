@@ -50,6 +50,8 @@ pub(super) struct Env<'a> {
     pub(super) block: u64,
     /// Floating-point instructions are perturbed or checked.
     pub(super) watches_numbers: bool,
+    /// Where the blocks of a cooperative launch meet; 0 in others.
+    workspace: u64,
 }
 
 /// What came of a turn of a block.
@@ -80,6 +82,7 @@ impl<'a> Launch<'a> {
         kernel: &'a Kernel,
         memory: &'a GlobalMemory,
         config: &'a LaunchConfig<'a>,
+        workspace: u64,
     ) -> Self {
         let threads = config.block.iter().product::<u32>();
         let warps = threads.div_ceil(32) as usize;
@@ -103,6 +106,7 @@ impl<'a> Launch<'a> {
             cta: [0; 3],
             block: 0,
             watches_numbers: config.options.perturb || config.options.checks.arithmetic,
+            workspace,
         };
         let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, kernel)).collect();
         for warp in &mut warps {
@@ -411,6 +415,7 @@ fn special_value(special: Special, warp: u32, lane: u32, env: &Env<'_>) -> u32 {
         Special::LaneMaskGe => !((1 << lane) - 1),
         Special::DynamicSharedSize => config.dynamic_shared,
         Special::TotalSharedSize => config.dynamic_shared + env.kernel.static_shared(),
+        Special::Workspace(half) => (env.workspace >> (32 * half)) as u32,
         Special::Constant(value) => value,
     }
 }

@@ -1,7 +1,6 @@
 //! The blocks of a launch: on several threads, one after the other, or all at once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::cta::{Launch, Progress};
 use super::{Counters, LaunchConfig};
@@ -12,12 +11,13 @@ use crate::program::{Kernel, Program};
 pub(super) fn run(
     program: &Program,
     kernel: &Kernel,
-    memory: &GlobalMemory,
+    memory: &mut GlobalMemory,
     config: &LaunchConfig<'_>,
+    workspace: u64,
 ) -> Result<Counters, Box<Fault>> {
     let blocks = config.grid.iter().map(|&size| u64::from(size)).product();
-    let launch = || Launch::new(program, kernel, memory, config);
     if config.cooperative && blocks > 1 {
+        let launch = || Launch::new(program, kernel, memory, config, workspace);
         return all_at_once(blocks, launch);
     }
     let threads = match config.options.threads {
@@ -25,17 +25,63 @@ pub(super) fn run(
         0 => std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
         threads => threads as u64,
     };
-    let queue = Queue {
-        next: AtomicU64::new(0),
-        end: AtomicU64::new(blocks),
-        fault: Mutex::new(None),
+    if threads.min(blocks) > 1 {
+        memory.begin_attempt();
+        let launch = || Launch::new(program, kernel, memory, config, workspace);
+        let outcome = in_parallel(blocks, threads, launch);
+        memory.end_attempt(outcome.is_none());
+        if let Some(counters) = outcome {
+            return Ok(counters);
+        }
+        // Which blocks ran before the fault, and which of two that race came first, was chance.
+        memory.begin(kernel.name(), config.unordered.to_vec());
+    }
+    let mut launch = Launch::new(program, kernel, memory, config, workspace);
+    for block in 0..blocks {
+        run_block(&mut launch, block)?;
+    }
+    Ok(launch.into_counters())
+}
+
+fn run_block(launch: &mut Launch<'_>, block: u64) -> Result<(), Box<Fault>> {
+    launch.start(block);
+    loop {
+        match launch.turn()? {
+            Progress::Done => return Ok(()),
+            Progress::Some => {}
+            Progress::None => return Err(launch.waits()),
+            Progress::Idle => return Err(launch.spins()),
+        }
+    }
+}
+
+/// Runs blocks that cannot know of each other; nothing where one of them fails.
+fn in_parallel<'a>(
+    blocks: u64,
+    threads: u64,
+    launch: impl Fn() -> Launch<'a> + Sync,
+) -> Option<Counters> {
+    let next = AtomicU64::new(0);
+    let failed = AtomicBool::new(false);
+    let work = || {
+        let mut launch = launch();
+        while !failed.load(Ordering::Relaxed) {
+            let block = next.fetch_add(1, Ordering::Relaxed);
+            if block >= blocks {
+                break;
+            }
+            if run_block(&mut launch, block).is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+        }
+        launch.into_counters()
     };
     let mut counters = Counters::default();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads.min(blocks))
-            .map(|_| scope.spawn(|| queue.work(launch())))
+            .map(|_| scope.spawn(work))
             .collect();
-        counters += queue.work(launch());
+        counters += work();
         for worker in workers {
             match worker.join() {
                 Ok(done) => counters += done,
@@ -44,52 +90,7 @@ pub(super) fn run(
             }
         }
     });
-    let fault = queue
-        .fault
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    fault.map_or(Ok(counters), |(_, fault)| Err(fault))
-}
-
-/// Blocks that are to run.
-struct Queue {
-    next: AtomicU64,
-    /// Lowered to the first block that failed: those before it still run, so that it is the same in any case.
-    end: AtomicU64,
-    fault: Mutex<Option<(u64, Box<Fault>)>>,
-}
-
-impl Queue {
-    /// Runs blocks until there are no more.
-    fn work(&self, mut launch: Launch<'_>) -> Counters {
-        loop {
-            let block = self.next.fetch_add(1, Ordering::Relaxed);
-            if block >= self.end.load(Ordering::Relaxed) {
-                return launch.into_counters();
-            }
-            launch.start(block);
-            let outcome = loop {
-                match launch.turn() {
-                    Ok(Progress::Done) => break Ok(()),
-                    Ok(Progress::Some) => {}
-                    Ok(Progress::None) => break Err(launch.waits()),
-                    Ok(Progress::Idle) => break Err(launch.spins()),
-                    Err(fault) => break Err(fault),
-                }
-            };
-            if let Err(fault) = outcome {
-                self.failed(block, fault);
-            }
-        }
-    }
-
-    fn failed(&self, block: u64, fault: Box<Fault>) {
-        let mut first = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.as_ref().is_none_or(|(other, _)| block < *other) {
-            *first = Some((block, fault));
-            self.end.fetch_min(block, Ordering::Relaxed);
-        }
-    }
+    (!failed.into_inner()).then_some(counters)
 }
 
 /// Gives every block of a cooperative launch its turns.

@@ -27,7 +27,7 @@ pub use count::Counters;
 
 use crate::arch::Arch;
 use crate::fault::Fault;
-use crate::memory::GlobalMemory;
+use crate::memory::{GlobalMemory, MemoryError};
 use crate::program::{KernelId, Program};
 
 /// Which checks are made beyond what every access needs.
@@ -148,5 +148,21 @@ pub fn launch(
 ) -> Result<Counters, Box<Fault>> {
     let kernel = program.get(kernel);
     memory.begin(kernel.name(), config.unordered.to_vec());
-    grid::run(program, kernel, memory, config)
+    if !config.cooperative {
+        return grid::run(program, kernel, memory, config, 0);
+    }
+    // Without it, `grid.sync()` traps, as it does in a launch that is not cooperative.
+    let workspace = workspace(memory).unwrap_or(0);
+    let outcome = grid::run(program, kernel, memory, config, workspace);
+    // It can only fail where there is none.
+    let _ = memory.free(workspace);
+    outcome
+}
+
+/// What cooperative groups keep for a launch: first a size that nothing reads, then the barrier of the grid.
+fn workspace(memory: &mut GlobalMemory) -> Result<u64, MemoryError> {
+    const BYTES: u64 = 32;
+    let address = memory.alloc(BYTES, "a cooperative launch")?;
+    memory.fill(address, &[0], BYTES)?;
+    Ok(address)
 }

@@ -180,7 +180,7 @@ fn seldom(
         }
         Op::Atomic(op) => atomic::atomic(warp, env, op, pc, mask)?,
         Op::MBarrier(op) => mbarrier::execute(warp, env, op, pc, mask)?,
-        Op::Fence => env.shared.shadow.fence(warp.index),
+        Op::Fence(is_wide) => env.shared.shadow.fence(warp.index, *is_wide),
         Op::System(call) => system::call(warp, env, call, pc, mask)?,
         Op::ActiveMask(slot) => warp.put_w(*slot, &[mask; 32], mask),
         Op::Clock(reg) => {

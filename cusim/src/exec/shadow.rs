@@ -55,7 +55,7 @@ pub(super) struct Shadow {
     /// What atomic operations hand over, by address.
     released: Released,
     /// By warp: what its last fence made ready to hand over, and what a fence will take over.
-    fenced: Vec<Option<Clocks>>,
+    fenced: Vec<order::Fenced>,
     offered: Vec<Clocks>,
     race: bool,
     /// Stamps of this block started again, so that earlier ones say nothing.
@@ -116,7 +116,7 @@ impl Shadow {
             block: 0,
             foreign: vec![order::Foreign::default(); warps],
             released: Released::default(),
-            fenced: vec![None; warps],
+            fenced: vec![order::Fenced::default(); warps],
             offered: vec![Clocks::default(); warps],
             race,
             renewed: false,

@@ -126,6 +126,8 @@ pub struct GlobalMemory {
     names: VecDeque<(u32, String)>,
     /// What the host accessed.
     host: Mutex<VecDeque<HostAccess>>,
+    /// While an attempt runs: an address of each page that it wrote.
+    attempt: Option<Mutex<Vec<u64>>>,
 }
 
 impl GlobalMemory {
@@ -139,6 +141,7 @@ impl GlobalMemory {
             operation: Operation::default(),
             names: VecDeque::new(),
             host: Mutex::default(),
+            attempt: None,
         }
     }
 
@@ -332,6 +335,34 @@ impl GlobalMemory {
         self.operation = Operation { id, unordered };
         remember(&mut self.names, (id, what.to_owned()));
         id
+    }
+
+    /// Begins an attempt: what launches write from here on can be undone.
+    pub(crate) fn begin_attempt(&mut self) {
+        self.attempt = Some(Mutex::default());
+    }
+
+    /// Ends the attempt, and undoes what it wrote where that is asked for.
+    pub(crate) fn end_attempt(&mut self, undo: bool) {
+        let Some(written) = self.attempt.take() else {
+            return;
+        };
+        for address in written.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(index) = self.index_below(address) {
+                self.allocations[index].with_page(address, |page| page.end_attempt(undo));
+            }
+        }
+    }
+
+    /// To be called before a launch writes to a page.
+    #[inline]
+    pub(crate) fn save(&self, page: &mut Page, address: u64) {
+        if let Some(attempt) = &self.attempt
+            && page.save()
+        {
+            let mut written = attempt.lock().unwrap_or_else(PoisonError::into_inner);
+            written.push(address);
+        }
     }
 
     /// The name of an operation, in words for reports.

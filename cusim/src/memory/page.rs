@@ -17,6 +17,8 @@ pub(crate) struct Page {
     written: Bits,
     /// Empty until something is noted.
     sectors: Vec<Sector>,
+    /// What an attempt found here before it wrote.
+    saved: Option<(Vec<u8>, Bits)>,
 }
 
 impl Page {
@@ -27,6 +29,7 @@ impl Page {
             data: vec![0; bytes],
             written: Bits::new(bytes),
             sectors: Vec::new(),
+            saved: None,
         }
     }
 
@@ -73,6 +76,25 @@ impl Page {
 
     pub(crate) fn written_mut(&mut self) -> &mut Bits {
         &mut self.written
+    }
+
+    /// Keeps what is here until [`Page::end_attempt`]; false when it is kept already.
+    #[inline]
+    pub(crate) fn save(&mut self) -> bool {
+        let is_first = self.saved.is_none();
+        if is_first {
+            self.saved = Some((self.data.clone(), self.written.clone()));
+        }
+        is_first
+    }
+
+    /// Forgets what was kept, or puts it back.
+    pub(crate) fn end_attempt(&mut self, undo: bool) {
+        if let Some((data, written)) = self.saved.take()
+            && undo
+        {
+            (self.data, self.written) = (data, written);
+        }
     }
 
     /// Notes an access to `bytes` of a sector, or returns what it races with and where.

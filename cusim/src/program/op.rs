@@ -343,7 +343,8 @@ pub(crate) enum Op {
     /// `bar.warp.sync members`.
     WarpBarrier(Slot),
     MBarrier(Box<MBarrier>),
-    Fence,
+    /// True when it orders accesses of other blocks too, false for those of its own block alone.
+    Fence(bool),
     /// A clock: instructions executed so far stand in for cycles.
     Clock(Reg),
     Branch(u32),
@@ -466,4 +467,6 @@ pub(crate) enum Special {
     LaneMaskGt,
     DynamicSharedSize,
     TotalSharedSize,
+    /// The lower (0) or upper half of the address of a cooperative launch's workspace.
+    Workspace(u8),
 }

@@ -12,6 +12,10 @@ pub struct Machine {
     pub program: Program,
     pub memory: GlobalMemory,
     pub options: Options,
+    /// All blocks at once.
+    pub cooperative: bool,
+    /// Operations that no launch comes after.
+    pub unordered: Vec<u32>,
     globals: Vec<u64>,
 }
 
@@ -65,6 +69,8 @@ impl Machine {
             program,
             memory,
             options: Options::default(),
+            cooperative: false,
+            unordered: Vec::new(),
             globals,
         }
     }
@@ -140,8 +146,8 @@ impl Machine {
             global_addresses: &self.globals,
             arch: Arch::of(80).expect("a model"),
             options: &self.options,
-            cooperative: false,
-            unordered: &[],
+            cooperative: self.cooperative,
+            unordered: &self.unordered,
         };
         exec::launch(&self.program, id, &mut self.memory, &config)
     }

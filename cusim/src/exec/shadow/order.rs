@@ -11,12 +11,19 @@ use crate::memory::GLOBAL_BASE;
 /// The number known of every warp, by block. Most often it is of none, or the same for all warps of a block.
 pub(super) type Foreign = Rc<BTreeMap<u32, Rc<Vec<u32>>>>;
 
-/// An address of global memory, or of the shared memory of one block.
+/// An address as all blocks see it, or as one block does.
 type Place = (Option<u32>, u64);
 
 /// What atomic operations hand over. Blocks that run at the same time share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Released(Rc<RefCell<HashMap<Place, Foreign>>>);
+
+/// What the last fence of a warp made ready to hand over: within its block, and to all.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fenced {
+    narrow: Option<Clocks>,
+    wide: Option<Clocks>,
+}
 
 /// What a warp knows, to be handed over.
 #[derive(Debug, Clone, Default)]
@@ -75,7 +82,7 @@ impl Shadow {
     pub(super) fn leave_block(&mut self) {
         let mut released = self.released.0.borrow_mut();
         released.retain(|(block, _), _| block.is_none());
-        self.fenced.fill(None);
+        self.fenced.fill(Fenced::default());
         self.offered.fill(Clocks::default());
         self.foreign.fill(Foreign::default());
     }
@@ -114,11 +121,21 @@ impl Shadow {
     }
 
     /// A fence: what was done before it goes with later atomic operations, and what earlier ones
-    /// found is ordered from now on.
-    pub(in super::super) fn fence(&mut self, warp: usize) {
-        self.fenced[warp] = Some(self.clocks_of(warp));
-        let offered = std::mem::take(&mut self.offered[warp]);
-        self.acquire(warp, &offered);
+    /// found is ordered from now on. Only a wide one reaches other blocks.
+    pub(in super::super) fn fence(&mut self, warp: usize, is_wide: bool) {
+        let clocks = self.clocks_of(warp);
+        if is_wide {
+            self.fenced[warp].wide = Some(clocks.clone());
+        }
+        self.fenced[warp].narrow = Some(clocks);
+        let mut offered = std::mem::take(&mut self.offered[warp]);
+        if is_wide {
+            self.acquire(warp, &offered);
+        } else {
+            let foreign = std::mem::take(&mut offered.foreign);
+            self.acquire(warp, &offered);
+            offered.foreign = foreign;
+        }
         self.offered[warp] = offered;
     }
 
@@ -130,30 +147,47 @@ impl Shadow {
         acquires: bool,
         releases: bool,
     ) {
-        let place = ((address < GLOBAL_BASE).then_some(self.block), address);
-        let found = self.released.0.borrow().get(&place).map(|blocks| Clocks {
+        let own = (Some(self.block), address);
+        let all = (address >= GLOBAL_BASE).then_some((None, address));
+        for place in all.into_iter().chain([own]) {
+            if let Some(clocks) = self.found(place) {
+                self.offered[warp].join(&clocks);
+                if acquires {
+                    self.acquire(warp, &clocks);
+                }
+            }
+        }
+        if releases {
+            let clocks = self.clocks_of(warp);
+            self.hand_over(all.unwrap_or(own), &clocks);
+            return;
+        }
+        let Fenced { narrow, wide } = self.fenced[warp].clone();
+        if let (Some(place), Some(clocks)) = (all, wide) {
+            self.hand_over(place, &clocks);
+        }
+        if let Some(clocks) = narrow {
+            self.hand_over(own, &clocks);
+        }
+    }
+
+    /// What was handed over at a place.
+    fn found(&self, place: Place) -> Option<Clocks> {
+        let released = self.released.0.borrow();
+        let blocks = released.get(&place)?;
+        Some(Clocks {
             own: blocks
                 .get(&self.block)
                 .map_or_else(Vec::new, |own| own.to_vec()),
             foreign: blocks.clone(),
-        });
-        if let Some(clocks) = found {
-            self.offered[warp].join(&clocks);
-            if acquires {
-                self.acquire(warp, &clocks);
-            }
-        }
-        let handed = if releases {
-            Some(self.clocks_of(warp))
-        } else {
-            self.fenced[warp].clone()
-        };
-        if let Some(handed) = handed {
-            let mut released = self.released.0.borrow_mut();
-            let blocks = released.entry(place).or_default();
-            join_foreign(blocks, &handed.foreign);
-            let own = Rc::make_mut(blocks).entry(self.block).or_default();
-            join(Rc::make_mut(own), &handed.own);
-        }
+        })
+    }
+
+    fn hand_over(&self, place: Place, clocks: &Clocks) {
+        let mut released = self.released.0.borrow_mut();
+        let blocks = released.entry(place).or_default();
+        join_foreign(blocks, &clocks.foreign);
+        let own = Rc::make_mut(blocks).entry(self.block).or_default();
+        join(Rc::make_mut(own), &clocks.own);
     }
 }

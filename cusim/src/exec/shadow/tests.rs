@@ -161,11 +161,11 @@ fn fences_and_atomic_operations_hand_over() {
     shadow.synchronize(0, 0x100, false, false);
     shadow.synchronize(1, 0x100, true, false);
     race(read(&mut shadow, 1, 2, 0, 4)).expect("nothing was released");
-    shadow.fence(0);
+    shadow.fence(0, true);
     shadow.synchronize(0, 0x100, false, false);
     shadow.synchronize(1, 0x100, false, false);
     race(read(&mut shadow, 1, 3, 0, 4)).expect("nothing was acquired");
-    shadow.fence(1);
+    shadow.fence(1, true);
     read(&mut shadow, 1, 4, 0, 4).expect("fence, flag, fence");
     shadow.synchronize(2, 0x100, true, false);
     read(&mut shadow, 2, 5, 0, 4).expect("an acquire");

@@ -241,6 +241,9 @@ fn special(name: &str) -> Result<Special> {
         "%lanemask_ge" => Special::LaneMaskGe,
         "%lanemask_gt" => Special::LaneMaskGt,
         "%dynamic_smem_size" => Special::DynamicSharedSize,
+        // How cooperative groups find the barrier of the grid; the PTX ISA leaves these to the driver.
+        "%envreg1" => Special::Workspace(1),
+        "%envreg2" => Special::Workspace(0),
         "%total_smem_size" => Special::TotalSharedSize,
         _ => {
             return Err(format!(

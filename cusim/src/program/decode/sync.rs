@@ -83,7 +83,7 @@ impl Context<'_> {
         Ok(if form.has("proxy") {
             Op::Nothing
         } else {
-            Op::Fence
+            Op::Fence(!form.has("cta"))
         })
     }
 
