@@ -14,6 +14,7 @@ mod grid;
 mod mbarrier;
 mod numeric;
 mod product;
+mod profile;
 mod race;
 mod report;
 mod run;
@@ -24,6 +25,7 @@ mod warp;
 mod words;
 
 pub use count::Counters;
+pub use profile::{AllocationTraffic, Profile};
 
 use crate::arch::Arch;
 use crate::fault::Fault;
@@ -62,8 +64,9 @@ impl Checks {
 impl Default for Checks {
     fn default() -> Self {
         Self {
+            init: true,
+            race: true,
             arithmetic: false,
-            ..Self::ALL
         }
     }
 }

@@ -10,6 +10,8 @@
 //! What the paper's abstract model leaves open is decided here: terms that are zero have no exponent, a sum of zero is
 //! +0, and where the result is f16 the accumulator between blocks is too.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::MmaMode;
@@ -96,14 +98,15 @@ pub(super) fn for_accumulators(
 pub(super) fn multiply(warp: &Warp, mma: &Mma, mode: MmaMode) -> [Lanes; 4] {
     let operands = Operands::of(warp, mma);
     let model = Model::of(mode, mma.element);
+    let a = operands.a.map(|row| Vector::of(&row[..operands.k]));
+    let b = operands.b.map(|column| Vector::of(&column[..operands.k]));
     let mut result = [[0; 32]; 4];
-    for lane in 0..32 {
+    (0..32).for_each(|lane| {
         for_accumulators(mma.half[0], lane, |reg, shift, row, column| {
-            let (a, b) = (&operands.a[row], &operands.b[column]);
             let mut sum = operands.c[row][column];
             for start in (0..operands.k).step_by(model.block) {
-                let end = (start + model.block).min(operands.k);
-                let total = model.sum(&a[start..end], &b[start..end], sum);
+                let block = start..(start + model.block).min(operands.k);
+                let total = model.sum(&a[row], &b[column], block, sum);
                 sum = if mma.half[0] {
                     total.to_f16()
                 } else {
@@ -117,7 +120,7 @@ pub(super) fn multiply(warp: &Warp, mma: &Mma, mode: MmaMode) -> [Lanes; 4] {
             };
             result[reg][lane] |= bits << shift;
         });
-    }
+    });
     result
 }
 
@@ -127,6 +130,25 @@ fn f16_bits(value: f32) -> u32 {
         0x7fff
     } else {
         f16::from_f32(value).to_bits().into()
+    }
+}
+
+/// A row of a or a column of b, taken apart.
+struct Vector {
+    values: [f32; LONGEST],
+    parts: [(i64, i32); LONGEST],
+    is_finite: bool,
+}
+
+impl Vector {
+    fn of(elements: &[f32]) -> Self {
+        let mut values = [0.0; LONGEST];
+        values[..elements.len()].copy_from_slice(elements);
+        Self {
+            values,
+            parts: values.map(parts),
+            is_finite: values.iter().all(|value| value.is_finite()),
+        }
     }
 }
 
@@ -182,35 +204,43 @@ impl Model {
         }
     }
 
-    /// The sum of the products of a and b and of c.
-    fn sum(self, a: &[f32], b: &[f32], c: f32) -> Total {
-        if let Some(special) = special(a, b, c) {
+    /// The sum of a block of the products of a and b and of c.
+    fn sum(self, a: &Vector, b: &Vector, block: Range<usize>, c: f32) -> Total {
+        if !(a.is_finite && b.is_finite && c.is_finite())
+            && let Some(special) = special(&a.values[block.clone()], &b.values[block.clone()], c)
+        {
             return special;
         }
         // Significands have 23 bits behind the point, products 46. Elements that are subnormal in their own
         // type are normal in f32: their products have the exponents of hardware that normalises them.
-        let mut terms = [(0, 0, 0); LONGEST + 1];
-        for (term, (&a, &b)) in terms.iter_mut().zip(a.iter().zip(b)) {
-            let ((a, a_exponent), (b, b_exponent)) = (parts(a), parts(b));
-            *term = (a * b, a_exponent + b_exponent, 46);
+        let mut products = [(0, i32::MIN); LONGEST];
+        let pairs = a.parts[block.clone()].iter().zip(&b.parts[block]);
+        for (product, ((a, a_exponent), (b, b_exponent))) in products.iter_mut().zip(pairs) {
+            *product = (a * b, a_exponent + b_exponent);
         }
         let (c, exponent) = parts(c);
-        terms[a.len()] = (c, exponent, 23);
-        let terms = &terms[..=a.len()];
-        let nonzero = terms.iter().filter(|(significand, ..)| *significand != 0);
-        let Some(largest) = nonzero.map(|(_, exponent, _)| *exponent).max() else {
-            return Total::Finite(0, 0);
-        };
-        let aligned = terms.iter().map(|&(significand, exponent, point)| {
-            let shift = self.fraction_bits - point + exponent - largest;
-            match shift {
-                0.. => significand << shift,
-                _ if shift <= -63 => 0,
-                // Division cuts towards zero.
-                _ => significand / (1 << -shift),
+        let mut largest = if c == 0 { i32::MIN } else { exponent };
+        for &(product, exponent) in &products {
+            if product != 0 {
+                largest = largest.max(exponent);
             }
-        });
-        Total::Finite(aligned.sum(), largest - self.fraction_bits)
+        }
+        if largest == i32::MIN {
+            return Total::Finite(0, 0);
+        }
+        // Division cuts towards zero.
+        let cut = |significand: i64, shift: i32| match shift {
+            0.. => significand << shift,
+            -62.. => significand / (1 << -shift),
+            _ => 0,
+        };
+        let mut sum = cut(c, self.fraction_bits - 23 + exponent - largest);
+        for (product, exponent) in products {
+            if product != 0 {
+                sum += cut(product, self.fraction_bits - 46 + exponent - largest);
+            }
+        }
+        Total::Finite(sum, largest - self.fraction_bits)
     }
 }
 
@@ -300,21 +330,22 @@ mod tests {
     fn small_terms_are_cut_at_the_largest() {
         let two = |exponent: i32| (f64::from(exponent)).exp2() as f32;
         // 2^-24 is the last bit of Ampere behind 1, 2^-25 of Hopper.
-        let sum = |model: Model, small: i32| {
-            model.sum(&[1.0, two(small / 2)], &[1.0, two(small - small / 2)], 0.0)
+        let one_and = |model: Model, small: i32| {
+            let (a, b) = ([1.0, two(small / 2)], [1.0, two(small - small / 2)]);
+            sum(model, &a, &b, 0.0)
         };
-        assert_eq!(sum(AMPERE, -24), Total::Finite((1 << 24) + 1, -24));
-        assert_eq!(sum(AMPERE, -25), Total::Finite(1 << 24, -24));
-        assert_eq!(sum(HOPPER, -25), Total::Finite((1 << 25) + 1, -25));
-        assert_eq!(sum(HOPPER, -26), Total::Finite(1 << 25, -25));
+        assert_eq!(one_and(AMPERE, -24), Total::Finite((1 << 24) + 1, -24));
+        assert_eq!(one_and(AMPERE, -25), Total::Finite(1 << 24, -24));
+        assert_eq!(one_and(HOPPER, -25), Total::Finite((1 << 25) + 1, -25));
+        assert_eq!(one_and(HOPPER, -26), Total::Finite(1 << 25, -25));
         // Many of them add up before they are cut to f32, unlike in sums that round each time.
         let a = [1.0, two(-12), two(-12), two(-12), two(-12)];
-        assert_eq!(AMPERE.sum(&a, &a, 0.0).to_f32(), 1.0 + 4.0 * two(-24));
+        assert_eq!(sum(AMPERE, &a, &a, 0.0).to_f32(), 1.0 + 4.0 * two(-24));
         // Towards zero, for both signs.
         let down = [1.0, two(-12), 0.0];
-        assert_eq!(AMPERE.sum(&down, &down, 0.0).to_f32(), 1.0);
+        assert_eq!(sum(AMPERE, &down, &down, 0.0).to_f32(), 1.0);
         assert_eq!(
-            AMPERE.sum(&down, &[-1.0, -two(-12), 0.0], 0.0).to_f32(),
+            sum(AMPERE, &down, &[-1.0, -two(-12), 0.0], 0.0).to_f32(),
             -1.0
         );
     }
@@ -322,23 +353,27 @@ mod tests {
     #[test]
     fn special_values_are_those_of_the_hardware() {
         let inf = f32::INFINITY;
-        assert_eq!(AMPERE.sum(&[inf], &[0.0], 1.0), Total::Nan);
-        assert_eq!(AMPERE.sum(&[inf], &[1.0], -inf), Total::Nan);
-        assert_eq!(AMPERE.sum(&[inf], &[-1.0], 1.0), Total::Infinite(true));
+        assert_eq!(sum(AMPERE, &[inf], &[0.0], 1.0), Total::Nan);
+        assert_eq!(sum(AMPERE, &[inf], &[1.0], -inf), Total::Nan);
+        assert_eq!(sum(AMPERE, &[inf], &[-1.0], 1.0), Total::Infinite(true));
         assert_eq!(
-            AMPERE.sum(&[f32::NAN], &[1.0], 1.0).to_f32().to_bits(),
+            sum(AMPERE, &[f32::NAN], &[1.0], 1.0).to_f32().to_bits(),
             NAN_F32
         );
-        let zero = AMPERE.sum(&[-1.0, 1.0], &[1.0, 1.0], -0.0).to_f32();
+        let zero = sum(AMPERE, &[-1.0, 1.0], &[1.0, 1.0], -0.0).to_f32();
         assert_eq!(zero.to_bits(), 0);
-        let huge = AMPERE.sum(&[f32::MAX, f32::MAX], &[1.0, 1.0], 0.0);
+        let huge = sum(AMPERE, &[f32::MAX, f32::MAX], &[1.0, 1.0], 0.0);
         assert_eq!(huge.to_f32(), inf);
         let tiny = f32::from_bits(3);
         assert_eq!(
-            AMPERE.sum(&[0.0], &[1.0], tiny).to_f32(),
+            sum(AMPERE, &[0.0], &[1.0], tiny).to_f32(),
             tiny,
             "subnormals stay"
         );
+    }
+
+    fn sum(model: Model, a: &[f32], b: &[f32], c: f32) -> Total {
+        model.sum(&Vector::of(a), &Vector::of(b), 0..a.len(), c)
     }
 
     /// The same sum in steps of an exact fraction, by 128-bit integers in units of 2^-100.
@@ -382,13 +417,13 @@ mod tests {
             for model in [AMPERE, HOPPER] {
                 let (a, b) = (&a[..model.block], &b[..model.block]);
                 let want = by_definition(model, a, b, c);
-                let Total::Finite(sum, exponent) = model.sum(a, b, c) else {
+                let Total::Finite(significand, exponent) = sum(model, a, b, c) else {
                     panic!("finite operands");
                 };
-                let got = i128::from(sum) << (100 + exponent);
+                let got = i128::from(significand) << (100 + exponent);
                 prop_assert_eq!(got, want);
                 let exact = want as f64 / 100f64.exp2();
-                let cut = model.sum(a, b, c).to_f32();
+                let cut = sum(model, a, b, c).to_f32();
                 prop_assert!(f64::from(cut).abs() <= exact.abs());
                 let next = f32::from_bits(cut.to_bits() + 1);
                 prop_assert!(exact == 0.0 || f64::from(next).abs() > exact.abs());
