@@ -66,10 +66,12 @@ fn in_parallel<'a>(
     let work = || {
         let mut launch = launch();
         while !failed.load(Ordering::Relaxed) {
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            if block >= blocks {
+            let taken = next.fetch_add(1, Ordering::Relaxed);
+            // The last blocks first: under a causal mask they take longest, and a long one that starts
+            // last leaves the other threads without work.
+            let Some(block) = (blocks - 1).checked_sub(taken) else {
                 break;
-            }
+            };
             if run_block(&mut launch, block).is_err() {
                 failed.store(true, Ordering::Relaxed);
             }

@@ -220,8 +220,13 @@ pub(super) fn move_matrices(warp: &mut Warp, env: &mut Env<'_>, op: &Op, pc: usi
             access::read(warp, env, &rows, 16, pc, Order::Weak)?;
             for (matrix, &dest) in load.dests.iter().enumerate() {
                 // Eight lanes have the rows of a matrix, four words each.
-                let mut fragment: Lanes =
-                    std::array::from_fn(|lane| env.words[lane % 4][8 * matrix + lane / 4]);
+                let mut fragment = [0; 32];
+                for (word, words) in env.words[..4].iter().enumerate() {
+                    let rows = &words[8 * matrix..][..8];
+                    for (row, &value) in rows.iter().enumerate() {
+                        fragment[4 * row + word] = value;
+                    }
+                }
                 if load.transposed {
                     fragment = transposed(&fragment);
                 }
@@ -275,9 +280,14 @@ fn on_shared(warp: &Warp, env: &Env<'_>, rows: &Targets, pc: usize) -> Outcome<T
 
 /// An 8x8 matrix of 16-bit elements, two in each lane, the other way round.
 fn transposed(fragment: &Lanes) -> Lanes {
-    let element = |row: usize, col: usize| fragment[4 * row + col / 2] >> (col % 2 * 16) & 0xffff;
-    std::array::from_fn(|lane| {
-        let (row, col) = (lane / 4, lane % 4 * 2);
-        element(col, row) | element(col + 1, row) << 16
-    })
+    let mut result = [0; 32];
+    // Two elements of two rows, one below the other, are two of two columns.
+    for pair in 0..4 {
+        for word in 0..4 {
+            let (upper, lower) = (fragment[8 * pair + word], fragment[8 * pair + 4 + word]);
+            result[8 * word + pair] = upper & 0xffff | lower << 16;
+            result[8 * word + 4 + pair] = upper >> 16 | lower & 0xffff_0000;
+        }
+    }
+    result
 }
