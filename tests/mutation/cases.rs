@@ -114,23 +114,45 @@ fn prefill_cases<T: Element>(device: &Device) -> Result<()> {
     for head_dim in [64, 128, 256] {
         let run =
             |op: Prefill, shape, gap, lse| prefill::<T>(device, &op, shape, head_dim, gap, lse);
-        run(masked(Mask::Causal), Shape(2, 40, 75, 1, 2), 8, true)?;
-        run(full, Shape(1, 130, 130, 1, 1), 0, false)?;
-        run(window(9, 5), Shape(1, 135, 200, 2, 1), 8, true)?;
-        // Nothing is seen by the first rows, and by the first block.
-        run(masked(Mask::Causal), Shape(1, 150, 12, 1, 1), 8, true)?;
-        run(full, Shape(1, 3, 0, 1, 1), 0, true)?;
         let capped = Prefill {
             softcap: Some(3.0),
             softmax_scale: Some(0.4),
-            ..masked(Mask::Causal)
+            ..full
         };
-        run(capped, Shape(1, 17, 65, 1, 1), 8, true)?;
         let negative = Prefill {
             softmax_scale: Some(-0.1),
             ..full
         };
-        run(negative, Shape(1, 5, 33, 1, 1), 8, false)?;
+        run(masked(Mask::Causal), Shape(2, 40, 75, 1, 2), 8, true)?;
+        run(full, Shape(1, 130, 130, 1, 1), 0, false)?;
+        run(window(9, 5), Shape(1, 135, 200, 2, 1), 8, true)?;
+        // The first key that is seen is in an odd tile.
+        run(window(30, 50), Shape(1, 20, 150, 1, 1), 8, true)?;
+        // Nothing is seen by the first rows, and by the first block; by no row.
+        run(masked(Mask::Causal), Shape(1, 150, 12, 1, 1), 8, true)?;
+        run(full, Shape(1, 128, 0, 1, 1), 0, true)?;
+        run(capped, Shape(1, 128, 66, 1, 1), 8, true)?;
+        run(negative, Shape(1, 128, 66, 1, 1), 8, false)?;
+        // Rows and keys that end in each pass of the copies of a tile, the first, one after a tile without
+        // and one after a tile with a mask; and in each pass of the stores of a warp.
+        for pass in 0..16 {
+            let rows = if pass == 0 { 32 } else { 8 * pass + pass / 2 };
+            let keys = 8 * (pass % 8) + 3;
+            run(full, Shape(1, rows, keys, 1, 1), 0, true)?;
+            if pass < 8 {
+                run(full, Shape(1, 9, 128 + keys, 1, 1), 0, false)?;
+                run(negative, Shape(1, 9, 64 + keys, 1, 1), 0, false)?;
+            }
+        }
+        // Edges of a mask in every column of a tile, for rows of each kind.
+        for shift in [0, 8, 16, 24] {
+            run(
+                window(37 + shift, 25 - shift),
+                Shape(1, 128, 128, 1, 1),
+                8,
+                false,
+            )?;
+        }
     }
     Ok(())
 }
@@ -176,22 +198,31 @@ fn norm_cases<T: Element>(device: &Device) -> Result<()> {
     let run = |op: RmsNorm, rows, width, gap, deviation| {
         norm::<T>(device, &op, [rows, width], gap, deviation)
     };
-    // Chunks of 16 bytes in rows of 1, 2, 3 (so 4 threads), 8 and 16 threads.
-    for chunks in [1, 5, 24, 60, 127] {
+    // Chunks of 16 bytes in rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
+    let twos = (0..8).map(|slot| 2 * slot + 1);
+    for chunks in twos.chain([24, 60, 127]) {
         run(plain, 35, chunks * chunk, chunk, 1.0)?;
         run(one_plus, 3, chunks * chunk, 0, 1.0)?;
     }
-    // One warp, several, and what registers and then shared memory have no room for.
-    for chunks in [130, 256, 700, 4096 + 1000, 4096 + 6144 + 700] {
-        run(plain, 3, chunks * chunk, chunk, 1.0)?;
+    // Several warps, of which the last ends in each of its slots; what registers and then shared memory
+    // have no room for.
+    let slots = (0..8).map(|slot| 256 + 32 * slot + 5);
+    let beyond = [4096 + 100, 4096 + 1000, 4096 + 6144 + 700];
+    for chunks in [130].into_iter().chain(slots).chain(beyond) {
+        run(plain, 2, chunks * chunk, chunk, 1.0)?;
         run(one_plus, 1, chunks * chunk, 0, 1.0)?;
     }
     // The same, element by element.
-    let beyond = 96 * 1024 / size_of::<T>() + 8192;
-    for width in [1, 77, 513, 1200, 9001, beyond + 700] {
-        run(plain, 3, width, 1, 1.0)?;
-        run(one_plus, 2, width, 0, 1.0)?;
+    let slots = (0..16).map(|slot| 512 + 32 * slot + 5);
+    let kept = 96 * 1024 / size_of::<T>();
+    let beyond = [8192 + 100, 8192 + 1000, 8192 + kept + 700];
+    for width in [1, 77, 513].into_iter().chain(slots).chain(beyond) {
+        run(plain, 2, width, 1, 1.0)?;
+        run(one_plus, 1, width, 0, 1.0)?;
     }
+    // So many rows that a block has several, and the last block not all.
+    run(plain, 2051, 33, 0, 1.0)?;
+    run(plain, 2051, 129 * chunk, 0, 1.0)?;
     // Squares that are too large, or too small.
     for deviation in [1e25, 1e-25] {
         let tiny = |op: RmsNorm| RmsNorm { eps: 0.0, ..op };
@@ -238,13 +269,21 @@ fn rope_cases<T: Element>(device: &Device) -> Result<()> {
             // Tokens, heads of q, of k, elements of a head.
             run(op, [3, 5, 2, 8 * chunk], chunk)?;
             run(part(4 * chunk), [2, 9, 0, 6 * chunk], 0)?;
-            run(part(2 * chunk), [1030, 1, 1, 2 * chunk], 0)?;
-            run(op, [1, 40, 70, 64 * chunk], 0)?;
+            run(op, [2, 0, 3, 2 * chunk], 0)?;
             run(op, [3, 5, 2, 10], 3)?;
             run(part(6), [2, 9, 0, 9], 0)?;
-            run(op, [1030, 1, 1, 2], 0)?;
-            run(op, [2, 3, 2, 2 * 200], 1)?;
             run(op, [2, 0, 3, 6], 1)?;
+            // Heads that end in each of a thread's slots.
+            for heads in 1..=9 {
+                run(op, [1, heads, 10 - heads, 2 * chunk], 0)?;
+                run(op, [1, heads, 10 - heads, 2], 0)?;
+            }
+            // So many tokens that a block has several, and the last block not all.
+            run(part(2 * chunk), [1031, 1, 1, 2 * chunk], 0)?;
+            run(op, [1031, 1, 1, 2], 0)?;
+            // So many heads that a thread visits several lots of them.
+            run(op, [1, 40, 70, 64 * chunk], 0)?;
+            run(op, [2, 30, 20, 2 * 200], 1)?;
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ mod change;
 mod explain;
 mod judge;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
