@@ -112,8 +112,9 @@ fn prefill_cases<T: Element>(device: &Device) -> Result<()> {
         masked(Mask::Window { left, right })
     };
     for head_dim in [64, 128, 256] {
-        let run =
-            |op: Prefill, shape, gap, lse| prefill::<T>(device, &op, shape, head_dim, gap, lse);
+        let run = |op: Prefill, shape, gap, lse| {
+            prefill::<T>(device, &op, shape, head_dim, gap, lse, 1.0)
+        };
         let capped = Prefill {
             softcap: Some(3.0),
             softmax_scale: Some(0.4),
@@ -133,6 +134,9 @@ fn prefill_cases<T: Element>(device: &Device) -> Result<()> {
         run(full, Shape(1, 128, 0, 1, 1), 0, true)?;
         run(capped, Shape(1, 128, 66, 1, 1), 8, true)?;
         run(negative, Shape(1, 128, 66, 1, 1), 8, false)?;
+        // Infinite logits, of which come NaN.
+        let shape = Shape(1, 128, 9, 1, 1);
+        prefill::<T>(device, &full, shape, head_dim, 0, true, f64::INFINITY)?;
         // Rows and keys that end in each pass of the copies of a tile, the first, one after a tile without
         // and one after a tile with a mask; and in each pass of the stores of a warp.
         for pass in 0..16 {
@@ -164,9 +168,10 @@ fn prefill<T: Element>(
     head_dim: usize,
     gap: usize,
     with_lse: bool,
+    spread: f64,
 ) -> Result<()> {
     let heads = kv_heads * group;
-    let q = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim], gap, 1.0)?;
+    let q = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim], gap, spread)?;
     let k = Tensor::<T, 4>::new(device, [batch, seqlen_k, kv_heads, head_dim], gap, 1.0)?;
     let v = Tensor::<T, 4>::new(device, [batch, seqlen_k, kv_heads, head_dim], gap, 2.0)?;
     let mut o = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim], gap, 55.0)?;
@@ -282,8 +287,12 @@ fn rope_cases<T: Element>(device: &Device) -> Result<()> {
             run(part(2 * chunk), [1031, 1, 1, 2 * chunk], 0)?;
             run(op, [1031, 1, 1, 2], 0)?;
             // So many heads that a thread visits several lots of them.
-            run(op, [1, 40, 70, 64 * chunk], 0)?;
-            run(op, [2, 30, 20, 2 * 200], 1)?;
+            run(op, [1, 37, 61, 64 * chunk], 0)?;
+            run(op, [2, 29, 21, 2 * 200], 1)?;
+            run(op, [1, 30, 22, 2 * 200], 1)?;
+            // More threads for a token than pairs.
+            run(op, [2, 40, 8, 2 * chunk], 0)?;
+            run(op, [2, 40, 8, 2], 0)?;
         }
     }
     Ok(())

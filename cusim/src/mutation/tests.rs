@@ -56,6 +56,7 @@ fn recording(count: u32) -> Recording {
         dynamic_shared: 0,
         params,
         globals: Vec::new(),
+        cooperative: false,
         sm: 80,
         allocations: vec![Allocated {
             base,
