@@ -288,8 +288,12 @@ fn rope_cases<T: Element>(device: &Device) -> Result<()> {
             run(op, [1031, 1, 1, 2], 0)?;
             // So many heads that a thread visits several lots of them.
             run(op, [1, 37, 61, 64 * chunk], 0)?;
-            run(op, [2, 29, 21, 2 * 200], 1)?;
-            run(op, [1, 30, 22, 2 * 200], 1)?;
+            for heads in [40, 48, 56] {
+                run(op, [1, heads, 0, 64 * chunk], 0)?;
+            }
+            for [q_heads, k_heads] in [[29, 21], [30, 23], [31, 24]] {
+                run(op, [1, q_heads, k_heads, 2 * 200], 1)?;
+            }
             // More threads for a token than pairs.
             run(op, [2, 40, 8, 2 * chunk], 0)?;
             run(op, [2, 40, 8, 2], 0)?;
