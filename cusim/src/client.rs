@@ -7,9 +7,10 @@
 
 #![allow(unsafe_code)] // calling exports of the loaded library
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CString, c_char, c_void};
 use std::fmt;
+use std::sync::Arc;
 
 use libloading::os::unix::Library;
 
@@ -132,7 +133,16 @@ pub fn record(on: bool) {
 /// Those that failed are among them.
 pub fn take_recordings() -> Vec<Recording> {
     let reply = emulator().map_or_else(Vec::new, |library| ask_bytes(library, "take recordings"));
-    postcard::from_bytes(&reply).unwrap_or_default()
+    let mut recordings: Vec<Recording> = postcard::from_bytes(&reply).unwrap_or_default();
+    // Most are launches of the same few modules.
+    let mut modules = HashSet::<Arc<str>>::new();
+    for recording in &mut recordings {
+        match modules.get(&recording.module) {
+            Some(module) => recording.module = module.clone(),
+            None => drop(modules.insert(recording.module.clone())),
+        }
+    }
+    recordings
 }
 
 /// Chooses what launches from now on are checked for, beyond what every access needs. Without effect on a
