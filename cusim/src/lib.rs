@@ -52,7 +52,7 @@ pub mod record;
 pub mod select;
 
 pub use client::{
-    Launch, Report, last_launch, launches, record, reports, set_checks, set_mma, set_perturb, set_seed,
-    take_launches, take_recordings, take_reports,
+    Launch, Report, last_launch, launches, record, reports, set_checks, set_mma, set_perturb,
+    set_seed, take_launches, take_recordings, take_reports,
 };
 pub use select::{Choice, Device, SelectError};

@@ -56,6 +56,7 @@ impl Observations {
             mma: from_environment("CUSIM_MMA", fallback.mma, read_mma),
             perturb: from_environment("CUSIM_PERTURB", fallback.perturb, read_switch),
             threads: from_environment("CUSIM_THREADS", fallback.threads, |text| text.parse().ok()),
+            max_instructions: fallback.max_instructions,
         };
         Self {
             options,
