@@ -68,6 +68,11 @@ impl Kernels {
         })
     }
 
+    /// The entry points of every kernel in this build.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        IMAGES.iter().flat_map(|image| image.symbols).copied()
+    }
+
     /// The context the kernels were loaded into.
     pub fn context(&self) -> &Arc<CudaContext> {
         &self.context

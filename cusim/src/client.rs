@@ -7,14 +7,16 @@
 
 #![allow(unsafe_code)] // calling exports of the loaded library
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CString, c_char, c_void};
 use std::fmt;
+use std::sync::Arc;
 
 use libloading::os::unix::Library;
 
 use crate::exec::{Checks, Counters, MmaMode};
 use crate::fault::FaultKind;
+use crate::record::Recording;
 use crate::select::emulator;
 
 /// Version of the exports used here. It changes with the meaning of a request or reply.
@@ -27,9 +29,9 @@ pub(crate) type VersionFunction = unsafe extern "C" fn() -> u32;
 pub(crate) type RequestFunction =
     unsafe extern "C" fn(request: *const c_char, reply: ReplyFunction, data: *mut c_void) -> u32;
 
-/// Takes a reply: the pointer passed with the request, and a text, which lives for the call only.
+/// Takes a reply: the pointer passed with the request, and the bytes, which live for the call only.
 pub(crate) type ReplyFunction =
-    unsafe extern "C" fn(data: *mut c_void, text: *const u8, bytes: usize);
+    unsafe extern "C" fn(data: *mut c_void, reply: *const u8, bytes: usize);
 
 /// A failed kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +121,28 @@ pub fn last_launch() -> Option<Launch> {
 /// results, bit for bit. Without effect on a GPU.
 pub fn set_seed(seed: u64) {
     request(&format!("seed {seed}"));
+}
+
+/// Whether launches from now on are recorded, to be replayed later. Without effect on a GPU.
+pub fn record(on: bool) {
+    request(if on { "record on" } else { "record off" });
+}
+
+/// The launches recorded so far, oldest first, and forgets them; none on a GPU.
+///
+/// Those that failed are among them.
+pub fn take_recordings() -> Vec<Recording> {
+    let reply = emulator().map_or_else(Vec::new, |library| ask_bytes(library, "take recordings"));
+    let mut recordings: Vec<Recording> = postcard::from_bytes(&reply).unwrap_or_default();
+    // Most are launches of the same few modules.
+    let mut modules = HashSet::<Arc<str>>::new();
+    for recording in &mut recordings {
+        match modules.get(&recording.module) {
+            Some(module) => recording.module = module.clone(),
+            None => drop(modules.insert(recording.module.clone())),
+        }
+    }
+    recordings
 }
 
 /// Chooses what launches from now on are checked for, beyond what every access needs. Without effect on a
@@ -218,19 +242,23 @@ fn request(request: &str) -> Vec<Record> {
 
 /// Sends a request; there is no reply to one the library does not know.
 fn ask(library: &Library, request: &str) -> Vec<Record> {
-    /// Appends a reply to the `String` at `data`.
-    unsafe extern "C" fn collect(data: *mut c_void, text: *const u8, bytes: usize) {
-        // SAFETY: the library calls this with the pointer that was passed with it and a text of that
-        // length, while `ask` waits.
-        let (reply, text) = unsafe {
+    Record::read_all(&String::from_utf8_lossy(&ask_bytes(library, request)))
+}
+
+fn ask_bytes(library: &Library, request: &str) -> Vec<u8> {
+    /// Appends a reply to the `Vec<u8>` at `data`.
+    unsafe extern "C" fn collect(data: *mut c_void, bytes: *const u8, len: usize) {
+        // SAFETY: the library calls this with the pointer that was passed with it and that many bytes,
+        // while `ask_bytes` waits.
+        let (reply, bytes) = unsafe {
             (
-                &mut *data.cast::<String>(),
-                std::slice::from_raw_parts(text, bytes),
+                &mut *data.cast::<Vec<u8>>(),
+                std::slice::from_raw_parts(bytes, len),
             )
         };
-        reply.push_str(&String::from_utf8_lossy(text));
+        reply.extend_from_slice(bytes);
     }
-    let mut reply = String::new();
+    let mut reply = Vec::<u8>::new();
     let data: *mut c_void = (&raw mut reply).cast();
     // SAFETY: no other library has this name, and the version says that it has this type.
     let function = unsafe { library.get::<RequestFunction>(b"cusim_request\0") };
@@ -238,7 +266,7 @@ fn ask(library: &Library, request: &str) -> Vec<Record> {
         // SAFETY: the request is NUL-terminated, and the reply is collected where `data` points.
         unsafe { function(request.as_ptr(), collect, data) };
     }
-    Record::read_all(&reply)
+    reply
 }
 
 /// Fields by name: what replies are made of. They travel as text between the separators that ASCII has for

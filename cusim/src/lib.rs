@@ -45,12 +45,14 @@ pub mod exec;
 pub mod fault;
 pub mod image;
 pub mod memory;
+pub mod mutation;
 pub mod program;
 pub mod ptx;
+pub mod record;
 pub mod select;
 
 pub use client::{
-    Launch, Report, last_launch, launches, reports, set_checks, set_mma, set_perturb, set_seed,
-    take_launches, take_reports,
+    Launch, Report, last_launch, launches, record, reports, set_checks, set_mma, set_perturb,
+    set_seed, take_launches, take_recordings, take_reports,
 };
 pub use select::{Choice, Device, SelectError};

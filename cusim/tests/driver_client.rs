@@ -5,8 +5,9 @@
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
-use cusim::exec::Checks;
+use cusim::exec::{Checks, Options};
 use cusim::fault::FaultKind;
+use cusim::program::Program;
 
 /// `unwritten` reads shared memory that nobody wrote; `swapped` lets two warps write a word that no barrier
 /// orders, and stores what is there in the end.
@@ -109,6 +110,8 @@ fn checks_and_lists_are_switched_and_emptied() {
     assert_eq!(launches, ["unwritten", "swapped"]);
     assert_eq!(cusim::launches(), []);
 
+    records_are_launches_that_can_be_made_again();
+
     // One seed, one schedule; some seed lets the other warp win.
     let outcome = |seed| {
         cusim::set_seed(seed);
@@ -117,4 +120,37 @@ fn checks_and_lists_are_switched_and_emptied() {
     let first: Vec<u32> = (0..32).map(outcome).collect();
     assert_eq!(first, (0..32).map(outcome).collect::<Vec<_>>());
     assert!(first.contains(&0) && first.contains(&32), "{first:?}");
+}
+
+/// With the check for races off.
+fn records_are_launches_that_can_be_made_again() {
+    assert_eq!(cusim::take_recordings(), [], "nobody asked for any");
+    cusim::record(true);
+    let stored = run("swapped").expect("a word");
+    cusim::record(false);
+    assert!(run("swapped").is_ok());
+    assert_eq!(cusim::take_recordings(), [], "those made are forgotten");
+
+    cusim::record(true);
+    assert_eq!(run("swapped"), Ok(stored));
+    let recordings = cusim::take_recordings();
+    let [recording] = recordings.as_slice() else {
+        panic!("{recordings:?}");
+    };
+    cusim::record(false);
+    assert_eq!(&*recording.module, PTX);
+    assert_eq!(
+        (&*recording.kernel, recording.block),
+        ("swapped", [64, 1, 1])
+    );
+    assert_eq!(recording.allocations[0].contents, [(0, vec![0; 4])]);
+    let module = cusim::ptx::parse(&recording.module).expect("PTX");
+    let program = Program::load(&module).expect("a program");
+    let mut options = Options::default();
+    let replay = recording.replay(&program, &options).expect("a launch");
+    assert_eq!(replay.outcome.expect_err("a race").kind, FaultKind::Race);
+    options.checks.race = false;
+    let replay = recording.replay(&program, &options).expect("a launch");
+    assert!(replay.outcome.is_ok());
+    assert_eq!(replay.memory, [stored.to_le_bytes()]);
 }

@@ -5,8 +5,9 @@ use cusim::arch::Arch;
 use cusim::exec::{self, Counters, LaunchConfig, Options};
 use cusim::fault::{Fault, FaultKind};
 use cusim::memory::GlobalMemory;
+use cusim::mutation::{Kind, mutants};
 use cusim::program::Program;
-use cusim::ptx;
+use cusim::ptx::{self, ast::Module};
 use half::f16;
 
 const TEXT: &str = include_str!("fixtures/tiled.ptx");
@@ -120,9 +121,12 @@ fn floats(memory: &GlobalMemory, address: u64, count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn run(text: &str, kernel: &Kernel, seed: u64) -> Result<Counters, Box<Fault>> {
-    let module = ptx::parse(text).expect("PTX");
-    let program = Program::load(&module).expect("a program");
+fn fixture() -> Module {
+    ptx::parse(TEXT).expect("PTX")
+}
+
+fn run(module: &Module, kernel: &Kernel, seed: u64) -> Result<Counters, Box<Fault>> {
+    let program = Program::load(module).expect("a program");
     let mut runner = Runner {
         program: &program,
         memory: GlobalMemory::new(1 << 24),
@@ -131,46 +135,23 @@ fn run(text: &str, kernel: &Kernel, seed: u64) -> Result<Counters, Box<Fault>> {
     (kernel.run)(&mut runner)
 }
 
-/// The lines of a kernel that begin with `instruction`, by number from 0.
-fn lines_of(kernel: &Kernel, instruction: &str) -> Vec<usize> {
-    let entry = format!(".entry {}(", kernel.name);
-    let lines = || TEXT.lines().enumerate();
-    let (start, _) = lines().find(|(_, line)| line.contains(&entry)).expect("it");
-    let end = lines().skip(start).find(|(_, line)| *line == "}");
-    let (end, _) = end.expect("its end");
-    lines()
-        .take(end)
-        .skip(start)
-        .filter(|(_, line)| line.trim_start().starts_with(instruction))
-        .map(|(at, _)| at)
-        .collect()
-}
-
-/// The text without one of its lines, the others keeping their numbers.
-fn without(line: usize) -> String {
-    TEXT.lines()
-        .enumerate()
-        .map(|(at, text)| {
-            if at == line {
-                "\n".to_owned()
-            } else {
-                format!("{text}\n")
-            }
-        })
-        .collect()
-}
-
 /// Removes each such instruction in turn: every schedule must report it, and name both accesses.
 fn each_is_needed(kernel: &Kernel, instruction: &str, count: usize, kinds: &[FaultKind]) {
-    let lines = lines_of(kernel, instruction);
-    assert_eq!(lines.len(), count, "{instruction} in {}", kernel.name);
-    for line in lines {
+    let module = fixture();
+    let mut mutants = mutants(&module, kernel.name);
+    mutants.retain(|mutant| {
+        mutant.kind == Kind::Remove && mutant.instruction.starts_with(instruction)
+    });
+    assert_eq!(mutants.len(), count, "{instruction} in {}", kernel.name);
+    for mutant in mutants {
         for seed in 0..4 {
-            let removed = format!("{instruction} in line {}, seed {seed}", line + 1);
-            let Err(fault) = run(&without(line), kernel, seed) else {
-                panic!("nothing is reported without {removed}");
+            let Err(fault) = run(&mutant.apply(&module), kernel, seed) else {
+                panic!("nothing is reported of {mutant}, seed {seed}");
             };
-            assert!(kinds.contains(&fault.kind), "without {removed}: {fault}");
+            assert!(
+                kinds.contains(&fault.kind),
+                "{mutant}, seed {seed}: {fault}"
+            );
             // Where the other warp has not got to its access, there is none to name.
             let is_lone = fault.kind == FaultKind::Uninitialized;
             assert!(is_lone || fault.other.is_some(), "{fault}");
@@ -192,7 +173,7 @@ fn each_is_needed(kernel: &Kernel, instruction: &str, count: usize, kinds: &[Fau
 fn kernels_run_right_in_every_schedule() {
     for kernel in [PRODUCT, SUMS] {
         for seed in 0..8 {
-            run(TEXT, &kernel, seed).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+            run(&fixture(), &kernel, seed).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
         }
     }
 }
@@ -218,14 +199,20 @@ fn each_wait_and_commit_is_needed() {
 
 #[test]
 fn a_wait_for_too_few_groups_is_reported() {
-    let text = TEXT.replace("cp.async.wait_group 1;", "cp.async.wait_group 2;");
-    let fault = run(&text, &PRODUCT, 0).expect_err("the tile is in flight");
+    let module = fixture();
+    let mut mutants = mutants(&module, PRODUCT.name);
+    mutants.retain(|mutant| mutant.kind == Kind::WaitForFewer);
+    let [mutant] = mutants.as_slice() else {
+        panic!("{mutants:?}");
+    };
+    assert_eq!(mutant.instruction, "cp.async.wait_group 1");
+    let fault = run(&mutant.apply(&module), &PRODUCT, 0).expect_err("the tile is in flight");
     assert_eq!(fault.kind, FaultKind::AsyncPending);
 }
 
 #[test]
 fn a_product_is_counted_exactly() {
-    let counters = run(TEXT, &PRODUCT, 0).expect("no fault");
+    let counters = run(&fixture(), &PRODUCT, 0).expect("no fault");
     let (blocks, steps, warps) = (2, 160 / 32, 4);
     // A warp multiplies 16 rows by 64 columns in two slices of each step.
     let products = blocks * steps * warps * 2 * 8;

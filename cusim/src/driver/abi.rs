@@ -317,11 +317,11 @@ pub(super) fn shared_for_block(function: SharedForBlock, threads: i32, otherwise
 /// A function of the caller that takes a text.
 pub(super) type Reply = Option<ReplyFunction>;
 
-/// Passes the caller a text.
-pub(super) fn reply(function: Reply, data: *mut c_void, text: &str) -> Result<(), Status> {
+/// Passes the caller some bytes.
+pub(super) fn reply(function: Reply, data: *mut c_void, bytes: &[u8]) -> Result<(), Status> {
     let function = function.ok_or(Status::INVALID_VALUE)?;
     // SAFETY: the caller of the exported function passed a function to be called with this pointer and
-    // a text that lives for the call.
-    unsafe { function(data, text.as_ptr(), text.len()) };
+    // bytes that live for the call.
+    unsafe { function(data, bytes.as_ptr(), bytes.len()) };
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::stream::Stream;
 use crate::arch::Arch;
 use crate::exec::{self, LaunchConfig};
 use crate::fault::FaultKind;
+use crate::record::Recording;
 
 /// `CUlaunchConfig`.
 #[repr(C)]
@@ -215,6 +216,14 @@ impl State {
             cooperative: launch.cooperative,
             unordered: &[],
         };
+        if let Some(recordings) = &mut self.observations.recordings {
+            recordings.push(Recording::of(
+                &function.program,
+                function.id,
+                &self.memory,
+                &config,
+            ));
+        }
         let outcome = exec::launch(&function.program, function.id, &mut self.memory, &config);
         let name = function.name.to_string_lossy().into_owned();
         match outcome {

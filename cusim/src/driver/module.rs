@@ -129,6 +129,7 @@ fn compile_image(arch: &Arch, image: &[u8], log: &Log) -> Result<Program, Status
         .map_err(|reason| log.refuse(Status::INVALID_PTX, &reason))?;
     let program = Program::load(&module);
     let program = program.map_err(|error| log.refuse(Status::INVALID_PTX, &error))?;
+    let program = program.with_text(text.as_ref().into());
     check_shared(&program).map_err(|reason| log.refuse(Status::INVALID_PTX, &reason))?;
     Ok(program)
 }

@@ -11,6 +11,7 @@ use super::status::Status;
 use crate::client::{Record, VERSION, read_checks, read_mma, read_switch, triple, write_counters};
 use crate::exec::{Counters, Options};
 use crate::fault::Fault;
+use crate::record::Recording;
 
 /// Reports and launches that are kept: the latest.
 const KEPT: usize = 256;
@@ -20,6 +21,8 @@ pub(super) struct Observations {
     pub(super) options: Options,
     reports: VecDeque<Record>,
     launches: VecDeque<Record>,
+    /// Recorded launches; none are recorded when this is `None`.
+    pub(super) recordings: Option<Vec<Recording>>,
 }
 
 fn keep(records: &mut VecDeque<Record>, record: Record) {
@@ -53,11 +56,13 @@ impl Observations {
             mma: from_environment("CUSIM_MMA", fallback.mma, read_mma),
             perturb: from_environment("CUSIM_PERTURB", fallback.perturb, read_switch),
             threads: from_environment("CUSIM_THREADS", fallback.threads, |text| text.parse().ok()),
+            max_instructions: fallback.max_instructions,
         };
         Self {
             options,
             reports: VecDeque::new(),
             launches: VecDeque::new(),
+            recordings: None,
         }
     }
 
@@ -102,7 +107,7 @@ impl Observations {
 
 impl State {
     /// The reply to a request.
-    fn answer(&mut self, request: &str) -> Result<String, Status> {
+    fn answer(&mut self, request: &str) -> Result<Vec<u8>, Status> {
         let seen = &mut self.observations;
         let (verb, object) = request.split_once(' ').unwrap_or((request, ""));
         let records = match (verb, object) {
@@ -116,6 +121,19 @@ impl State {
             ("take", "reports") => seen.reports.drain(..).collect(),
             ("launches", "") => seen.launches.iter().cloned().collect(),
             ("take", "launches") => seen.launches.drain(..).collect(),
+            ("record", "on") => {
+                seen.recordings.get_or_insert_default();
+                Vec::new()
+            }
+            ("record", "off") => {
+                seen.recordings = None;
+                Vec::new()
+            }
+            ("take", "recordings") => {
+                let taken = seen.recordings.as_mut().map(std::mem::take);
+                let taken = taken.unwrap_or_default();
+                return postcard::to_allocvec(&taken).map_err(|_| Status::OUT_OF_MEMORY);
+            }
             ("seed", number) => {
                 seen.options.seed = number.parse().map_err(|_| Status::INVALID_VALUE)?;
                 Vec::new()
@@ -134,7 +152,7 @@ impl State {
             }
             _ => return Err(Status::INVALID_VALUE),
         };
-        Ok(Record::write_all(records))
+        Ok(Record::write_all(records).into_bytes())
     }
 }
 
@@ -147,7 +165,7 @@ extern "C" fn cusim_version() -> u32 {
 driver_api! {
     fn cusim_request(request: InStr, function: Reply, data: *mut c_void) {
         let request = request.get()?;
-        let text = lock_always().answer(request)?;
-        reply(function, data, &text)
+        let bytes = lock_always().answer(request)?;
+        reply(function, data, &bytes)
     }
 }

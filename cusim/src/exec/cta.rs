@@ -162,6 +162,10 @@ impl<'a> Launch<'a> {
                 self.release();
             }
         }
+        let limit = self.env.config.options.max_instructions;
+        if limit.is_some_and(|limit| self.env.counters.instructions > limit) {
+            return Err(self.deadlock("the launch runs on beyond its limit"));
+        }
         Ok(match progress {
             _ if self.warps.iter().all(Warp::is_done) => Progress::Done,
             Progress::Some if self.env.idle() > IDLE => Progress::Idle,

@@ -101,6 +101,9 @@ pub struct Options {
     /// Approximate instructions (`ex2`, `rcp.approx` and so on) give results anywhere within the bounds that the
     /// PTX ISA documents, instead of the correctly rounded ones. Which, the operands and the seed decide.
     pub perturb: bool,
+    /// Warp instructions after which a launch that is not over fails; each of its threads counts its own, now
+    /// and then, so that it may get further.
+    pub max_instructions: Option<u64>,
 }
 
 /// One launch.

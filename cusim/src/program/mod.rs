@@ -7,7 +7,7 @@ pub(crate) mod op;
 mod rounding;
 pub(crate) mod simd;
 mod slots;
-mod text;
+pub(crate) mod text;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -80,6 +80,8 @@ pub struct GlobalVar {
 /// An executable module.
 pub struct Program {
     module: Module,
+    /// The text it was parsed from, where that is kept.
+    text: Arc<str>,
     kernels: Vec<Kernel>,
     names: HashMap<Arc<str>, KernelId>,
     globals: Vec<GlobalVar>,
@@ -127,10 +129,21 @@ impl Program {
         let globals = layout.globals(module);
         Ok(Program {
             module: module.clone(),
+            text: Arc::default(),
             kernels,
             names,
             globals,
         })
+    }
+
+    /// Keeps the text it was parsed from, for recordings.
+    pub(crate) fn with_text(mut self, text: Arc<str>) -> Self {
+        self.text = text;
+        self
+    }
+
+    pub(crate) fn text(&self) -> &Arc<str> {
+        &self.text
     }
 
     /// Every kernel.

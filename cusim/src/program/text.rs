@@ -15,15 +15,15 @@ pub(super) fn mnemonic(instruction: &Instruction) -> String {
 }
 
 /// Names for the numbers of a syntax tree.
-pub(super) struct Names<'a> {
-    pub(super) module: &'a Module,
-    pub(super) entry: &'a Function,
-    pub(super) body: &'a Body,
+pub(crate) struct Names<'a> {
+    pub(crate) module: &'a Module,
+    pub(crate) entry: &'a Function,
+    pub(crate) body: &'a Body,
 }
 
 impl Names<'_> {
     /// An instruction as it could be written.
-    pub(super) fn instruction(&self, instruction: &Instruction) -> String {
+    pub(crate) fn instruction(&self, instruction: &Instruction) -> String {
         let mut text = String::new();
         if let Some(guard) = instruction.guard {
             let not = if guard.negated { "!" } else { "" };

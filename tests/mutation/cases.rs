@@ -1,0 +1,336 @@
+//! Small launches of every kernel that between them take every path: what mutants are told apart by.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
+use cusim::record::Recording;
+use ferroflash::{
+    Element, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
+    RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
+};
+use half::{bf16, f16};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Launches every case on the emulator and returns the recordings.
+pub fn record() -> Result<Vec<Recording>> {
+    cusim::Device::select(cusim::Choice::Cusim)?;
+    let context = CudaContext::new(0)?;
+    let device = Device {
+        stream: context.default_stream(),
+        kernels: Kernels::load(&context)?,
+    };
+    cusim::record(true);
+    prefill_cases::<f16>(&device)?;
+    prefill_cases::<bf16>(&device)?;
+    norm_cases::<f16>(&device)?;
+    norm_cases::<bf16>(&device)?;
+    norm_cases::<f32>(&device)?;
+    rope_cases::<f16>(&device)?;
+    rope_cases::<bf16>(&device)?;
+    rope_cases::<f32>(&device)?;
+    let recordings = cusim::take_recordings();
+    cusim::record(false);
+    let without_case = Kernels::names().find(|name| {
+        !recordings
+            .iter()
+            .any(|recording| recording.kernel == **name)
+    });
+    match without_case {
+        Some(kernel) => Err(format!("{kernel} has no case").into()),
+        None => Ok(recordings),
+    }
+}
+
+struct Device {
+    stream: Arc<CudaStream>,
+    kernels: Kernels,
+}
+
+/// A tensor in a buffer that ends with its last element. Between its elements is what spoils a result.
+struct Tensor<T, const R: usize> {
+    data: CudaSlice<T>,
+    layout: Layout<R>,
+}
+
+impl<T: Element, const R: usize> Tensor<T, R> {
+    /// Row-major, with `gap` elements behind every row and one row of them behind every matrix.
+    fn new(device: &Device, shape: [usize; R], gap: usize, deviation: f64) -> Result<Self> {
+        let mut strides = [1; R];
+        for axis in (0..R - 1).rev() {
+            let behind = if axis + 2 == R {
+                gap
+            } else {
+                strides[axis + 1] * usize::from(gap > 0)
+            };
+            strides[axis] = strides[axis + 1] * shape[axis + 1] + behind;
+        }
+        let layout = Layout::strided(shape, strides, 0);
+        let mut data = vec![T::from_f64(f64::NAN); layout.span()?];
+        let mut random = StdRng::seed_from_u64(shape.iter().sum::<usize>() as u64);
+        for linear in 0..layout.len()? {
+            let mut rest = linear;
+            let mut index = [0; R];
+            for axis in (0..R).rev() {
+                index[axis] = rest % shape[axis];
+                rest /= shape[axis];
+            }
+            let value = random.sample::<f64, _>(StandardNormal);
+            data[layout.position(index)] = T::from_f64(value * deviation);
+        }
+        // Allocating nothing is an error.
+        data.resize(data.len().max(1), T::from_f64(f64::NAN));
+        let data = device.stream.clone_htod(&data)?;
+        Ok(Self { data, layout })
+    }
+
+    fn view(&self) -> Result<TensorView<'_, T, R>> {
+        Ok(TensorView::new(self.data.as_view(), self.layout)?)
+    }
+
+    fn view_mut(&mut self) -> Result<TensorViewMut<'_, T, R>> {
+        Ok(TensorViewMut::new(self.data.as_view_mut(), self.layout)?)
+    }
+}
+
+/// Batch, seqlen_q, seqlen_k, heads of k, heads of q for each.
+struct Shape(usize, usize, usize, usize, usize);
+
+fn prefill_cases<T: Element>(device: &Device) -> Result<()> {
+    let full = Prefill {
+        mask: Mask::Full,
+        softmax_scale: None,
+        softcap: None,
+    };
+    let masked = |mask| Prefill { mask, ..full };
+    let window = |left, right| {
+        let (left, right) = (Some(left), Some(right));
+        masked(Mask::Window { left, right })
+    };
+    for head_dim in [64, 128, 256] {
+        let run = |op: Prefill, shape, gap, lse| {
+            prefill::<T>(device, &op, shape, head_dim, gap, lse, 1.0)
+        };
+        let capped = Prefill {
+            softcap: Some(3.0),
+            softmax_scale: Some(0.4),
+            ..full
+        };
+        let negative = Prefill {
+            softmax_scale: Some(-0.1),
+            ..full
+        };
+        run(masked(Mask::Causal), Shape(2, 40, 75, 1, 2), 8, true)?;
+        run(full, Shape(1, 130, 130, 1, 1), 0, false)?;
+        run(window(9, 5), Shape(1, 135, 200, 2, 1), 8, true)?;
+        // The first key that is seen is in an odd tile.
+        run(window(30, 50), Shape(1, 20, 150, 1, 1), 8, true)?;
+        // Nothing is seen by the first rows, and by the first block; by no row.
+        run(masked(Mask::Causal), Shape(1, 150, 12, 1, 1), 8, true)?;
+        run(full, Shape(1, 128, 0, 1, 1), 0, true)?;
+        run(capped, Shape(1, 128, 66, 1, 1), 8, true)?;
+        run(negative, Shape(1, 128, 66, 1, 1), 8, false)?;
+        // Infinite logits, of which come NaN.
+        let shape = Shape(1, 128, 9, 1, 1);
+        prefill::<T>(device, &full, shape, head_dim, 0, true, f64::INFINITY)?;
+        // Rows and keys that end in each pass of the copies of a tile, the first, one after a tile without
+        // and one after a tile with a mask; and in each pass of the stores of a warp.
+        for pass in 0..16 {
+            let rows = if pass == 0 { 32 } else { 8 * pass + pass / 2 };
+            let keys = 8 * (pass % 8) + 3;
+            run(full, Shape(1, rows, keys, 1, 1), 0, true)?;
+            if pass < 8 {
+                run(full, Shape(1, 9, 128 + keys, 1, 1), 0, false)?;
+                run(negative, Shape(1, 9, 64 + keys, 1, 1), 0, false)?;
+            }
+        }
+        // Edges of a mask in every column of a tile, for rows of each kind.
+        for shift in [0, 8, 16, 24] {
+            run(
+                window(37 + shift, 25 - shift),
+                Shape(1, 128, 128, 1, 1),
+                8,
+                false,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn prefill<T: Element>(
+    device: &Device,
+    op: &Prefill,
+    Shape(batch, seqlen_q, seqlen_k, kv_heads, group): Shape,
+    head_dim: usize,
+    gap: usize,
+    with_lse: bool,
+    spread: f64,
+) -> Result<()> {
+    let heads = kv_heads * group;
+    let q = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim], gap, spread)?;
+    let k = Tensor::<T, 4>::new(device, [batch, seqlen_k, kv_heads, head_dim], gap, 1.0)?;
+    let v = Tensor::<T, 4>::new(device, [batch, seqlen_k, kv_heads, head_dim], gap, 2.0)?;
+    let mut o = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim], gap, 55.0)?;
+    let mut lse = Tensor::<f32, 3>::new(device, [batch, heads, seqlen_q], gap, 55.0)?;
+    let args = PrefillArgs {
+        q: q.view()?,
+        k: k.view()?,
+        v: v.view()?,
+        o: o.view_mut()?,
+        lse: if with_lse {
+            Some(lse.view_mut()?)
+        } else {
+            None
+        },
+    };
+    Ok(device.kernels.prefill(&device.stream, op, args)?)
+}
+
+fn norm_cases<T: Element>(device: &Device) -> Result<()> {
+    let plain = RmsNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    let one_plus = RmsNorm {
+        weight: WeightForm::OnePlus,
+        ..plain
+    };
+    let chunk = 16 / size_of::<T>();
+    let run = |op: RmsNorm, rows, width, gap, deviation| {
+        norm::<T>(device, &op, [rows, width], gap, deviation)
+    };
+    // Chunks of 16 bytes in rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
+    let twos = (0..8).map(|slot| 2 * slot + 1);
+    for chunks in twos.chain([24, 60, 127]) {
+        run(plain, 35, chunks * chunk, chunk, 1.0)?;
+        run(one_plus, 3, chunks * chunk, 0, 1.0)?;
+    }
+    // Several warps, of which the last ends in each of its slots; what registers and then shared memory
+    // have no room for.
+    let slots = (0..8).map(|slot| 256 + 32 * slot + 5);
+    let beyond = [4096 + 100, 4096 + 1000, 4096 + 6144 + 700];
+    for chunks in [130].into_iter().chain(slots).chain(beyond) {
+        run(plain, 2, chunks * chunk, chunk, 1.0)?;
+        run(one_plus, 1, chunks * chunk, 0, 1.0)?;
+    }
+    // The same, element by element.
+    let slots = (0..16).map(|slot| 512 + 32 * slot + 5);
+    let kept = 96 * 1024 / size_of::<T>();
+    let beyond = [8192 + 101, 8192 + 1001, 8192 + kept + 701];
+    for width in [1, 77, 513].into_iter().chain(slots).chain(beyond) {
+        run(plain, 2, width, 1, 1.0)?;
+        run(one_plus, 1, width, 0, 1.0)?;
+    }
+    let tiny = |op: RmsNorm| RmsNorm { eps: 0.0, ..op };
+    // So many rows that a block has several, and the last block not all; those missing count as too small.
+    run(tiny(plain), 2051, 33, 0, 1.0)?;
+    run(tiny(plain), 2051, 129 * chunk, 0, 1.0)?;
+    // Squares that are too large, or too small; some infinite elements.
+    for deviation in [1e25, 1e-25, 3e38] {
+        let chunks = [1, 9, 24, 40, 400].map(|chunks| chunks * chunk);
+        for width in chunks.into_iter().chain([99, 1201]) {
+            run(tiny(plain), 2, width, 0, deviation)?;
+            run(tiny(one_plus), 2, width, 0, deviation)?;
+        }
+    }
+    Ok(())
+}
+
+fn norm<T: Element>(
+    device: &Device,
+    op: &RmsNorm,
+    [rows, width]: [usize; 2],
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    let x = Tensor::<T, 2>::new(device, [rows, width], gap, deviation)?;
+    let weight = Tensor::<T, 1>::new(device, [width], 0, 1.0)?;
+    let mut out = Tensor::<T, 2>::new(device, [rows, width], gap, 55.0)?;
+    let (kernels, stream) = (&device.kernels, &device.stream);
+    Ok(kernels.rms_norm(stream, op, x.view()?, weight.view()?, out.view_mut()?)?)
+}
+
+fn rope_cases<T: Element>(device: &Device) -> Result<()> {
+    let base = Frequencies::Base {
+        base: 10_000.0,
+        scale: 1.0,
+    };
+    let chunk = 16 / size_of::<T>();
+    for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
+        for frequencies in [base, Frequencies::Table] {
+            let op = Rope {
+                style,
+                rotary_dim: None,
+                frequencies,
+            };
+            let part = |dim| Rope {
+                rotary_dim: Some(dim),
+                ..op
+            };
+            let run = |op: Rope, shape, gap| rope::<T>(device, &op, shape, gap);
+            // Tokens, heads of q, of k, elements of a head.
+            run(op, [3, 5, 2, 8 * chunk], chunk)?;
+            run(part(4 * chunk), [2, 9, 0, 6 * chunk], 0)?;
+            run(op, [2, 0, 3, 2 * chunk], 0)?;
+            run(op, [3, 5, 2, 10], 3)?;
+            run(part(6), [2, 9, 0, 9], 0)?;
+            run(op, [2, 0, 3, 6], 1)?;
+            // Heads that end in each of a thread's slots.
+            for heads in 1..=9 {
+                run(op, [1, heads, 10 - heads, 2 * chunk], 0)?;
+                run(op, [1, heads, 10 - heads, 2], 0)?;
+            }
+            // So many tokens that a block has several, and the last block not all.
+            run(part(2 * chunk), [1031, 1, 1, 2 * chunk], 0)?;
+            run(op, [1031, 1, 1, 2], 0)?;
+            // So many heads that a thread visits several lots of them.
+            run(op, [1, 37, 61, 64 * chunk], 0)?;
+            for heads in [40, 48, 56] {
+                run(op, [1, heads, 0, 64 * chunk], 0)?;
+            }
+            for [q_heads, k_heads] in [[29, 21], [30, 23], [31, 24]] {
+                run(op, [1, q_heads, k_heads, 2 * 200], 1)?;
+            }
+            // More threads for a token than pairs.
+            run(op, [2, 40, 8, 2 * chunk], 0)?;
+            run(op, [2, 40, 8, 2], 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn rope<T: Element>(
+    device: &Device,
+    op: &Rope,
+    [tokens, q_heads, k_heads, head_dim]: [usize; 4],
+    gap: usize,
+) -> Result<()> {
+    /// Positions of a table.
+    const TABLE: i32 = 40;
+    let is_table = op.frequencies == Frequencies::Table;
+    let mut random = StdRng::seed_from_u64(tokens as u64);
+    let largest = if is_table { TABLE - 1 } else { i32::MAX };
+    let numbers: Vec<i32> = (0..tokens)
+        .map(|_| random.random_range(0..=largest))
+        .collect();
+    let positions = Positions::new(&device.stream, &numbers)?;
+    let pairs = op.rotary_dim.unwrap_or(head_dim) / 2;
+    let table = Tensor::<f32, 3>::new(device, [TABLE as usize, 2, pairs], 0, 0.7)?;
+    let mut q = Tensor::<T, 3>::new(device, [tokens, q_heads, head_dim], gap, 1.0)?;
+    let mut k = Tensor::<T, 3>::new(device, [tokens, k_heads, head_dim], gap, 1.0)?;
+    let args = RopeArgs {
+        q: q.view_mut()?,
+        k: if k_heads > 0 {
+            Some(k.view_mut()?)
+        } else {
+            None
+        },
+        positions: &positions,
+        table: if is_table { Some(table.view()?) } else { None },
+    };
+    Ok(device.kernels.rope(&device.stream, op, args)?)
+}
