@@ -16,6 +16,7 @@ use libloading::os::unix::Library;
 
 use crate::exec::{Checks, Counters, MmaMode};
 use crate::fault::FaultKind;
+use crate::profile::KernelProfile;
 use crate::record::Recording;
 use crate::select::emulator;
 
@@ -174,6 +175,19 @@ pub fn set_mma(mode: MmaMode) {
 /// bounds, by the seed, instead of the correctly rounded ones. Without effect on a GPU.
 pub fn set_perturb(perturb: bool) {
     request(&format!("perturb {}", u8::from(perturb)));
+}
+
+/// Whether launches from now on are counted in detail, for [`take_profiles`]; they take longer. Without effect
+/// on a GPU.
+pub fn set_profile(profile: bool) {
+    request(&format!("profile {}", u8::from(profile)));
+}
+
+/// What the launches since the last call took in detail, by kernel, and forgets it; none on a GPU.
+pub fn take_profiles() -> Vec<KernelProfile> {
+    let reply = emulator().map(|library| ask_bytes(library, "take profiles"));
+    // Nothing else comes from a library of this version.
+    postcard::from_bytes(&reply.unwrap_or_default()).unwrap_or_default()
 }
 
 /// What a request for checks asks for: their names with commas between, `all` or `none`.
@@ -343,7 +357,7 @@ macro_rules! counters {
 }
 
 counters! {
-    instructions integer float convert moves memory tensor warp barrier control divergent_branches mma_flops
+    instructions thread_instructions integer float convert moves memory tensor warp barrier control divergent_branches mma_flops
     global_load_requests global_load_sectors global_load_bytes
     global_store_requests global_store_sectors global_store_bytes
     copy_async_bytes shared_wavefronts shared_wavefronts_ideal

@@ -36,6 +36,7 @@
 //! | `CUSIM_MMA` | how tensor cores round: `fast` (default), `ampere` or `hopper` |
 //! | `CUSIM_PERTURB` | 1: approximate instructions give any result within their documented bounds |
 //! | `CUSIM_THREADS` | the most threads that run the blocks of a launch; one for each core by default |
+//! | `CUSIM_PROFILE` | a file for the [profile](profile) of all launches, written when the process ends: `.json`, `.html`, or else a table |
 //! | `CUSIM_LIBRARY` | path of the shared library, instead of where it is looked for |
 
 pub mod arch;
@@ -46,6 +47,7 @@ pub mod fault;
 pub mod image;
 pub mod memory;
 pub mod mutation;
+pub mod profile;
 pub mod program;
 pub mod ptx;
 pub mod record;
@@ -53,6 +55,6 @@ pub mod select;
 
 pub use client::{
     Launch, Report, last_launch, launches, record, reports, set_checks, set_mma, set_perturb,
-    set_seed, take_launches, take_recordings, take_reports,
+    set_seed, take_launches, take_profiles, take_recordings, take_reports,
 };
 pub use select::{Choice, Device, SelectError};

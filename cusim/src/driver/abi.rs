@@ -5,7 +5,7 @@
 //! asks of them: a pointer is null, or points to as much as the function is documented to read or
 //! write. Null is checked here; the rest is the caller's word, as it is with any driver.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::status::Status;
@@ -324,4 +324,18 @@ pub(super) fn reply(function: Reply, data: *mut c_void, bytes: &[u8]) -> Result<
     // bytes that live for the call.
     unsafe { function(data, bytes.as_ptr(), bytes.len()) };
     Ok(())
+}
+
+unsafe extern "C" {
+    /// C's `atexit`.
+    fn atexit(function: extern "C" fn()) -> c_int;
+}
+
+/// Has a function called when the process ends.
+pub(super) fn at_exit(function: extern "C" fn()) {
+    // SAFETY: the function takes nothing and lives as long as the library, which is never unloaded: its
+    // exports are in the hands of a program that cannot know when it may be.
+    if unsafe { atexit(function) } != 0 {
+        eprintln!("cusim: nothing will be written when the process ends");
+    }
 }

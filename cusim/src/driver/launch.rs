@@ -11,6 +11,7 @@ use super::stream::Stream;
 use crate::arch::Arch;
 use crate::exec::{self, LaunchConfig};
 use crate::fault::FaultKind;
+use crate::profile::{self, KernelProfile};
 use crate::record::Recording;
 
 /// `CUlaunchConfig`.
@@ -224,12 +225,19 @@ impl State {
                 &config,
             ));
         }
-        let outcome = exec::launch(&function.program, function.id, &mut self.memory, &config);
+        let outcome = exec::profile(&function.program, function.id, &mut self.memory, &config);
         let name = function.name.to_string_lossy().into_owned();
         match outcome {
-            Ok(counters) => self
-                .observations
-                .launched(&name, launch.grid, launch.block, &counters),
+            Ok(profile) => {
+                let seen = &mut self.observations;
+                if seen.options.profile {
+                    let (program, kernel) = (&function.program, function.kernel());
+                    let launched =
+                        KernelProfile::new(program, kernel, launch.grid, launch.block, &profile);
+                    profile::collect(&mut seen.profiles, launched);
+                }
+                seen.launched(&name, launch.grid, launch.block, &profile.counters);
+            }
             Err(fault) => {
                 let status = status(&fault.kind);
                 self.contexts.get_mut(context)?.failed = Some(status);

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::fmt::Debug;
 
-use super::abi::{InStr, Reply, driver_api, reply};
+use super::abi::{InStr, Reply, at_exit, driver_api, reply};
 use super::state::{State, lock_always};
 use super::status::Status;
 use crate::client::{Record, VERSION, read_checks, read_mma, read_switch, triple, write_counters};
 use crate::exec::{Counters, Options};
 use crate::fault::Fault;
+use crate::profile::{self, KernelProfile};
 use crate::record::Recording;
 
 /// Reports and launches that are kept: the latest.
@@ -23,6 +24,23 @@ pub(super) struct Observations {
     launches: VecDeque<Record>,
     /// Recorded launches; none are recorded when this is `None`.
     pub(super) recordings: Option<Vec<Recording>>,
+    /// Profiled launches, by kernel.
+    pub(super) profiles: Vec<KernelProfile>,
+}
+
+/// Where the profile of the process goes.
+fn profile_path() -> Option<String> {
+    let path = std::env::var("CUSIM_PROFILE").ok();
+    path.filter(|path| !path.is_empty())
+}
+
+/// Writes the profile of the process, which is about to end.
+extern "C" fn write_profile() {
+    let Some(path) = profile_path() else { return };
+    let report = profile::report_for(&path, &lock_always().observations.profiles);
+    if let Err(error) = std::fs::write(&path, report) {
+        eprintln!("cusim: CUSIM_PROFILE={path}: {error}");
+    }
 }
 
 fn keep(records: &mut VecDeque<Record>, record: Record) {
@@ -57,12 +75,17 @@ impl Observations {
             perturb: from_environment("CUSIM_PERTURB", fallback.perturb, read_switch),
             threads: from_environment("CUSIM_THREADS", fallback.threads, |text| text.parse().ok()),
             max_instructions: fallback.max_instructions,
+            profile: profile_path().is_some(),
         };
+        if options.profile {
+            at_exit(write_profile);
+        }
         Self {
             options,
             reports: VecDeque::new(),
             launches: VecDeque::new(),
             recordings: None,
+            profiles: Vec::new(),
         }
     }
 
@@ -132,6 +155,14 @@ impl State {
             ("take", "recordings") => {
                 let taken = seen.recordings.as_mut().map(std::mem::take);
                 let taken = taken.unwrap_or_default();
+                return postcard::to_allocvec(&taken).map_err(|_| Status::OUT_OF_MEMORY);
+            }
+            ("profile", switch) => {
+                seen.options.profile = read_switch(switch).ok_or(Status::INVALID_VALUE)?;
+                Vec::new()
+            }
+            ("take", "profiles") => {
+                let taken = std::mem::take(&mut seen.profiles);
                 return postcard::to_allocvec(&taken).map_err(|_| Status::OUT_OF_MEMORY);
             }
             ("seed", number) => {

@@ -161,6 +161,9 @@ fn global(
                 targets.lanes_where(is_here)
             };
         rest &= !part.lanes;
+        if let Some(details) = &mut env.details {
+            details.access(index, is_write, &part, bytes);
+        }
         allocation.with_page(at, |page| {
             if let Some(now) = now
                 && let Err((other, address)) = race::note(env, page, &part, bytes, now)

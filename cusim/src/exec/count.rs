@@ -1,16 +1,20 @@
 //! What hardware would count.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, SubAssign};
+
+use serde::{Deserialize, Serialize};
 
 use super::address::Targets;
 use crate::program::op::Class;
 use crate::program::simd::vectorized;
 
 /// Exact counts of one launch; the same for the same schedule seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Warp instructions executed, those with a false guard included.
     pub instructions: u64,
+    /// Lanes that executed them, those with a false guard not included.
+    pub thread_instructions: u64,
     /// Integer arithmetic, logic and comparisons.
     pub integer: u64,
     /// Floating-point arithmetic outside the tensor cores.
@@ -56,6 +60,13 @@ pub struct Counters {
 /// Counters are named one by one, so that one which is not added does not compile.
 macro_rules! add_counters {
     ($($name:ident)*) => {
+        impl SubAssign for Counters {
+            fn sub_assign(&mut self, other: Self) {
+                let Self { $($name),* } = other;
+                $(self.$name -= $name;)*
+            }
+        }
+
         impl AddAssign for Counters {
             fn add_assign(&mut self, other: Self) {
                 let Self { $($name),* } = other;
@@ -66,7 +77,7 @@ macro_rules! add_counters {
 }
 
 add_counters! {
-    instructions integer float convert moves memory tensor warp barrier control divergent_branches mma_flops
+    instructions thread_instructions integer float convert moves memory tensor warp barrier control divergent_branches mma_flops
     global_load_requests global_load_sectors global_load_bytes
     global_store_requests global_store_sectors global_store_bytes
     copy_async_bytes shared_wavefronts shared_wavefronts_ideal
@@ -74,8 +85,9 @@ add_counters! {
 
 impl Counters {
     #[inline(always)]
-    pub(super) fn count(&mut self, class: Class) {
+    pub(super) fn count(&mut self, class: Class, lanes: u32) {
         self.instructions += 1;
+        self.thread_instructions += u64::from(lanes.count_ones());
         match class {
             Class::Integer => self.integer += 1,
             Class::Float => self.float += 1,

@@ -3,6 +3,7 @@
 use super::address::Place;
 use super::barrier::Barriers;
 use super::count::Counters;
+use super::profile::{Details, Tally};
 use super::shadow::Shadow;
 use super::warp::{Wait, Warp};
 use super::{LaunchConfig, run};
@@ -39,6 +40,8 @@ pub(super) struct Env<'a> {
     pub(super) barriers: Barriers,
     pub(super) words: Box<Words>,
     pub(super) counters: Counters,
+    /// Where the launch is profiled.
+    pub(super) details: Option<Box<Details>>,
     /// Instructions executed when memory last changed.
     pub(super) last_change: u64,
     /// Looks at what others may change since then.
@@ -100,6 +103,10 @@ impl<'a> Launch<'a> {
             barriers: Barriers::default(),
             words: Box::new([[0; 32]; 8]),
             counters: Counters::default(),
+            details: config
+                .options
+                .profile
+                .then(|| Box::new(Details::new(kernel.code.len()))),
             last_change: 0,
             looks: 0,
             penalty: 0,
@@ -126,8 +133,11 @@ impl<'a> Launch<'a> {
         self.env.shared.shadow.share_with(&other.env.shared.shadow);
     }
 
-    pub(super) fn into_counters(self) -> Counters {
-        self.env.counters
+    pub(super) fn into_tally(self) -> Tally {
+        Tally {
+            counters: self.env.counters,
+            details: self.env.details,
+        }
     }
 
     /// Starts a block.

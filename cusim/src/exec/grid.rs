@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::LaunchConfig;
 use super::cta::{Launch, Progress};
-use super::{Counters, LaunchConfig};
+use super::profile::Tally;
 use crate::fault::Fault;
 use crate::memory::GlobalMemory;
 use crate::program::{Kernel, Program};
@@ -14,7 +15,7 @@ pub(super) fn run(
     memory: &mut GlobalMemory,
     config: &LaunchConfig<'_>,
     workspace: u64,
-) -> Result<Counters, Box<Fault>> {
+) -> Result<Tally, Box<Fault>> {
     let blocks = config.grid.iter().map(|&size| u64::from(size)).product();
     if config.cooperative && blocks > 1 {
         let launch = || Launch::new(program, kernel, memory, config, workspace);
@@ -30,8 +31,8 @@ pub(super) fn run(
         let launch = || Launch::new(program, kernel, memory, config, workspace);
         let outcome = in_parallel(blocks, threads, launch);
         memory.end_attempt(outcome.is_none());
-        if let Some(counters) = outcome {
-            return Ok(counters);
+        if let Some(tally) = outcome {
+            return Ok(tally);
         }
         // Which blocks ran before the fault, and which of two that race came first, was chance.
         memory.begin(kernel.name(), config.unordered.to_vec());
@@ -40,7 +41,7 @@ pub(super) fn run(
     for block in 0..blocks {
         run_block(&mut launch, block)?;
     }
-    Ok(launch.into_counters())
+    Ok(launch.into_tally())
 }
 
 fn run_block(launch: &mut Launch<'_>, block: u64) -> Result<(), Box<Fault>> {
@@ -60,7 +61,7 @@ fn in_parallel<'a>(
     blocks: u64,
     threads: u64,
     launch: impl Fn() -> Launch<'a> + Sync,
-) -> Option<Counters> {
+) -> Option<Tally> {
     let next = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
     let work = || {
@@ -76,28 +77,28 @@ fn in_parallel<'a>(
                 failed.store(true, Ordering::Relaxed);
             }
         }
-        launch.into_counters()
+        launch.into_tally()
     };
-    let mut counters = Counters::default();
+    let mut tally = Tally::default();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads.min(blocks))
             .map(|_| scope.spawn(work))
             .collect();
-        counters += work();
+        tally += work();
         for worker in workers {
             match worker.join() {
-                Ok(done) => counters += done,
+                Ok(done) => tally += done,
                 // A bug of the emulator, which goes on where it is reported.
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
     });
-    (!failed.into_inner()).then_some(counters)
+    (!failed.into_inner()).then_some(tally)
 }
 
 /// Gives every block of a cooperative launch its turns.
-fn all_at_once<'a>(blocks: u64, launch: impl Fn() -> Launch<'a>) -> Result<Counters, Box<Fault>> {
-    let mut counters = Counters::default();
+fn all_at_once<'a>(blocks: u64, launch: impl Fn() -> Launch<'a>) -> Result<Tally, Box<Fault>> {
+    let mut tally = Tally::default();
     let mut running: Vec<Launch<'a>> = Vec::new();
     for block in 0..blocks {
         let mut next = launch();
@@ -113,7 +114,7 @@ fn all_at_once<'a>(blocks: u64, launch: impl Fn() -> Launch<'a>) -> Result<Count
         for mut launch in running {
             match launch.turn()? {
                 Progress::Done => {
-                    counters += launch.into_counters();
+                    tally += launch.into_tally();
                     progress = true;
                     idle = false;
                     continue;
@@ -134,5 +135,5 @@ fn all_at_once<'a>(blocks: u64, launch: impl Fn() -> Launch<'a>) -> Result<Count
             }
         }
     }
-    Ok(counters)
+    Ok(tally)
 }

@@ -98,6 +98,8 @@ pub struct Options {
     pub threads: usize,
     /// How tensor cores round.
     pub mma: MmaMode,
+    /// Instructions and allocations are counted one by one, for [`profile`].
+    pub profile: bool,
     /// Approximate instructions (`ex2`, `rcp.approx` and so on) give results anywhere within the bounds that the
     /// PTX ISA documents, instead of the correctly rounded ones. Which, the operands and the seed decide.
     pub perturb: bool,
@@ -152,17 +154,40 @@ pub fn launch(
     memory: &mut GlobalMemory,
     config: &LaunchConfig<'_>,
 ) -> Result<Counters, Box<Fault>> {
+    profile(program, kernel, memory, config).map(|profile| profile.counters)
+}
+
+/// As [`launch`], in detail where [`Options::profile`] says so.
+///
+/// # Errors
+/// Those of [`launch`].
+pub fn profile(
+    program: &Program,
+    kernel: KernelId,
+    memory: &mut GlobalMemory,
+    config: &LaunchConfig<'_>,
+) -> Result<Profile, Box<Fault>> {
     let kernel = program.get(kernel);
     memory.begin(kernel.name(), config.unordered.to_vec());
-    if !config.cooperative {
-        return grid::run(program, kernel, memory, config, 0);
-    }
     // Without it, `grid.sync()` traps, as it does in a launch that is not cooperative.
-    let workspace = workspace(memory).unwrap_or(0);
+    let workspace = if config.cooperative {
+        workspace(memory).unwrap_or(0)
+    } else {
+        0
+    };
     let outcome = grid::run(program, kernel, memory, config, workspace);
-    // It can only fail where there is none.
-    let _ = memory.free(workspace);
-    outcome
+    let profile = outcome.map(|tally| match tally.details {
+        Some(details) => details.finish(tally.counters, memory),
+        None => Profile {
+            counters: tally.counters,
+            ..Profile::default()
+        },
+    });
+    if workspace != 0 {
+        // It can only fail where there is none.
+        let _ = memory.free(workspace);
+    }
+    profile
 }
 
 /// What cooperative groups keep for a launch: first a size that nothing reads, then the barrier of the grid.

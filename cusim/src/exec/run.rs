@@ -36,6 +36,9 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env<'_>, turn: u32) -> Result<(), B
             left = left.saturating_sub(1 + std::mem::take(&mut env.penalty));
             let Group { pc, mask, .. } = warp.groups[index];
             let flow = match kernel.code.get(pc as usize) {
+                Some(decoded) if env.details.is_some() => {
+                    profiled_step(warp, env, decoded, pc as usize, mask)?
+                }
                 Some(decoded) => step(warp, env, decoded, pc as usize, mask)?,
                 None => Flow::Exit(mask),
             };
@@ -87,6 +90,24 @@ fn exit(warp: &mut Warp, env: &mut Env<'_>, lanes: u32) {
     env.changed();
 }
 
+/// What an instruction adds to the counters is its own.
+fn profiled_step(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    decoded: &Decoded,
+    pc: usize,
+    group: u32,
+) -> Result<Flow, Box<Fault>> {
+    let before = env.counters;
+    let flow = step(warp, env, decoded, pc, group)?;
+    let mut own = env.counters;
+    own -= before;
+    if let Some(details) = &mut env.details {
+        details.instructions[pc] += own;
+    }
+    Ok(flow)
+}
+
 fn step(
     warp: &mut Warp,
     env: &mut Env<'_>,
@@ -98,7 +119,7 @@ fn step(
         Some(guard) => group & warp.predicate(guard),
         None => group,
     };
-    env.counters.count(decoded.class);
+    env.counters.count(decoded.class, mask);
     if let Op::Branch(target) = decoded.op {
         return Ok(branch(env, target, pc as u32 + 1, mask, group));
     }

@@ -549,7 +549,7 @@ fn parts(address: u64, len: usize) -> impl Iterator<Item = (Range<u64>, Range<us
 }
 
 impl Allocation {
-    fn info(&self) -> AllocationInfo {
+    pub(crate) fn info(&self) -> AllocationInfo {
         AllocationInfo {
             base: self.base,
             len: self.len,
