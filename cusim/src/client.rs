@@ -21,7 +21,7 @@ use crate::record::Recording;
 use crate::select::emulator;
 
 /// Version of the exports used here. It changes with the meaning of a request or reply.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// `cusim_version`.
 pub(crate) type VersionFunction = unsafe extern "C" fn() -> u32;

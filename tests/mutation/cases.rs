@@ -232,7 +232,7 @@ fn norm_cases<T: Element>(device: &Device) -> Result<()> {
     // Squares that are too large, or too small; some infinite elements.
     for deviation in [1e25, 1e-25, 3e38] {
         let chunks = [1, 9, 24, 40, 400].map(|chunks| chunks * chunk);
-        for width in chunks.into_iter().chain([99, 1201]) {
+        for width in chunks.into_iter().chain([77, 99, 501, 1201]) {
             run(tiny(plain), 2, width, 0, deviation)?;
             run(tiny(one_plus), 2, width, 0, deviation)?;
         }
