@@ -1,7 +1,7 @@
 //! Operations on registers alone.
 
 use super::warp::{Warp, lanes_of};
-use crate::program::op::{Carry, Lanes, Op, Reg, SetHalves, SetTo, Slot};
+use crate::program::op::{Carry, HalvesTo, Lanes, Op, Reg, SetHalves, SetTo, Slot};
 use crate::program::simd::vectorized;
 
 /// Executes an operation on registers; false for everything else.
@@ -177,9 +177,19 @@ fn set_halves(warp: &mut Warp, op: &SetHalves, mask: u32) {
         None => result,
     };
     let results = [combine(low), combine(high)];
-    for (slot, result) in op.dests.iter().zip(results) {
-        if let Some(slot) = slot {
-            warp.put_p(*slot, result, mask);
+    match op.to {
+        HalvesTo::Predicates(dests) => {
+            for (slot, result) in dests.iter().zip(results) {
+                if let Some(slot) = slot {
+                    warp.put_p(*slot, result, mask);
+                }
+            }
+        }
+        HalvesTo::Word(slot, holds) => {
+            let half = |result: u32, lane: usize| if result >> lane & 1 == 1 { holds } else { 0 };
+            let words =
+                std::array::from_fn(|lane| half(results[0], lane) | half(results[1], lane) << 16);
+            warp.put_w(slot, &words, mask);
         }
     }
 }

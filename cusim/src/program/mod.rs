@@ -1,6 +1,7 @@
 //! A module decoded for execution.
 
 mod decode;
+mod forms;
 mod inline;
 pub(crate) mod lanes;
 pub(crate) mod op;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use crate::fault::Site;
 use crate::memory::GLOBAL_BASE;
 use crate::ptx::ast::{self, Function, Initializer, Module};
+pub use forms::{Opcode, opcode, opcodes};
 use op::{Decoded, Initial};
 
 /// Where each space begins in generic addressing. All windows lie below global memory.

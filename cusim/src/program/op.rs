@@ -177,12 +177,21 @@ pub(crate) struct SetTo {
     pub(crate) combine: Option<Combine>,
 }
 
-/// Where the results of comparing the halves of two pairs go: `p` the low ones, `q` the high ones.
+/// Where the results of comparing the halves of two pairs go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum HalvesTo {
+    /// `p|q`: of the low halves, of the high halves.
+    Predicates([Option<Slot>; 2]),
+    /// These bits in each half for which the comparison holds.
+    Word(Slot, u32),
+}
+
+/// A comparison of both halves of two pairs.
 pub(crate) struct SetHalves {
     /// Of the lower halves of words.
     pub(crate) compare: fn(&Lanes, &Lanes) -> u32,
     pub(crate) sources: [Slot; 2],
-    pub(crate) dests: [Option<Slot>; 2],
+    pub(crate) to: HalvesTo,
     /// `.and`, `.or`, `.xor` with a predicate, which may be negated.
     pub(crate) combine: Option<Combine>,
 }

@@ -2,6 +2,9 @@
 
 use crate::exact::{Mode, Value};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[];
+
 /// The sum of two values, where it is exact in 128 bits; far apart, the lower is made a tiny bit of
 /// the same sign, which no rounding can tell from it.
 fn add(a: Value, b: Value) -> Value {

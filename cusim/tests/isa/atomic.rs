@@ -4,6 +4,12 @@ use proptest::prelude::*;
 
 use crate::harness::{Operands, Out, config, floats32, floats64, integers, run};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[
+    operations_change_memory_and_return_what_was_there,
+    tickets_are_unique,
+];
+
 /// An operation, its type, and what it leaves of the old value and up to two operands.
 type Operation = (&'static str, &'static str, fn(u64, u64, u64) -> u64);
 

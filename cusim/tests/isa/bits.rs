@@ -4,6 +4,16 @@ use proptest::prelude::*;
 
 use crate::harness::{Form, Operands, Out, check, config, form, integers, run};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[
+    logic,
+    shifts,
+    fields,
+    permutations,
+    any_function_of_three,
+    nth_set_bit,
+];
+
 const LOW: u64 = 0xffff_ffff;
 
 /// Bit `at` of a number.

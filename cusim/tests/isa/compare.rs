@@ -6,6 +6,16 @@ use crate::harness::{
     Form, Out, check, config, floats32, floats64, form, halves, integers, pairs, run,
 };
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[
+    integers_compare,
+    floats_compare,
+    halves_compare_in_pairs,
+    combinations,
+    selections,
+    kinds_of_floats,
+];
+
 /// The name of a comparison, what it says of ordered operands, and whether it holds of unordered ones.
 type Comparison = (&'static str, fn(std::cmp::Ordering) -> bool, bool);
 

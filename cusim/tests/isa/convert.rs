@@ -5,6 +5,18 @@ use proptest::prelude::*;
 use crate::exact::{BF16, F16, F32, F64, Format, MODES, Mode, Value};
 use crate::harness::{Operands, Out, config, floats32, floats64, halves, integers, run};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[
+    integers_widen_narrow_and_saturate,
+    integers_become_floats,
+    floats_become_integers,
+    floats_change_format,
+    floats_saturate,
+    floats_round_to_integers_in_their_format,
+    floats_are_packed_in_pairs,
+    tensor_floats_keep_ten_bits,
+];
+
 /// A type of integers and where it is kept.
 #[derive(Clone, Copy)]
 struct Integer {

@@ -6,6 +6,13 @@ use crate::arithmetic::{divide, multiply, negate, root, sum};
 use crate::exact::{F32, F64, Format, MODES, Mode, Value};
 use crate::harness::{Form, Operands, Out, check, config, floats32, floats64, form, run};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[
+    singles_are_rounded_once,
+    doubles_are_rounded_once,
+    signs_and_bounds,
+];
+
 /// An instruction of up to three operands and its exact result.
 type Operation = (&'static str, usize, fn([Value; 3], Mode) -> Value);
 
@@ -110,7 +117,7 @@ const SIGNS_AND_BOUNDS: &[Form] = &[
         Out::F,
         |[x, y, z, _]| b(saturate(f(x).mul_add(f(y), f(z)))),
     ),
-    form("mad.f32 %f8, %f0, %f1, %f2;", Out::F, |[x, y, z, _]| {
+    form("mad.rn.f32 %f8, %f0, %f1, %f2;", Out::F, |[x, y, z, _]| {
         b(f(x).mul_add(f(y), f(z)))
     }),
 ];

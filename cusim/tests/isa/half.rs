@@ -6,6 +6,14 @@ use crate::arithmetic::{multiply, negate, sum};
 use crate::exact::{BF16, F16, Format, Mode, Value};
 use crate::harness::{Operands, Out, config, pairs, run};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[
+    results_are_rounded_once,
+    the_lesser_and_the_greater,
+    signs,
+    functions_are_close,
+];
+
 /// An instruction, its operands and its exact result.
 type Operation = (&'static str, usize, fn([Value; 3]) -> Value);
 

@@ -76,6 +76,7 @@ fn kernel(body: &str, out: Out) -> String {
 
 /// Runs `body` once for each element of `operands`, 1024 at most.
 pub fn try_run(body: &str, out: Out, operands: &[Operands]) -> Result<Vec<u64>, Box<Fault>> {
+    crate::coverage::record(body);
     let text = kernel(body, out);
     let module = ptx::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let program = Program::load(&module).unwrap_or_else(|error| panic!("{error}\n{body}"));
@@ -271,7 +272,11 @@ pub fn pairs() -> impl Strategy<Value = Vec<Operands>> {
 /// Few cases of many threads each.
 pub fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: 24,
+        cases: if crate::coverage::is_recording() {
+            1
+        } else {
+            24
+        },
         failure_persistence: None,
         ..ProptestConfig::default()
     }

@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use crate::harness::{Form, Operands, Out, check, config, form, integers};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[sums, products, quotients, carries, dot_products];
+
 fn s16(x: u64) -> i128 {
     (x as i16).into()
 }

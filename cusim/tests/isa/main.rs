@@ -5,6 +5,7 @@ mod atomic;
 mod bits;
 mod compare;
 mod convert;
+mod coverage;
 mod exact;
 mod float;
 mod half;

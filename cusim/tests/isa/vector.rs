@@ -4,6 +4,14 @@ use proptest::prelude::*;
 
 use crate::harness::{Form, Out, check, config, form, integers, run};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[
+    moves_take_registers_apart,
+    loads_extend_to_the_register,
+    stores_write_their_bytes_only,
+    vectors_are_loaded_and_stored_in_order,
+];
+
 const MOVES: &[Form] = &[
     form(
         "mov.b64 {%r10, %r11}, %q0; mov.b64 %q8, {%r11, %r10};",

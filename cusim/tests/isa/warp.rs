@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use crate::harness::{Operands, Out, config, run};
 
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[shuffles, votes, members_only, reductions, matches];
+
 /// Operands of whole warps.
 fn warps() -> impl Strategy<Value = Vec<Operands>> {
     (1usize..4).prop_flat_map(|count| {

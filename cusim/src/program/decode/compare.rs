@@ -1,7 +1,7 @@
 //! `setp`, `set`, `testp`, `selp`, `slct` and predicate logic (PTX ISA, "Comparison and Selection").
 
 use super::super::lanes::{d, f, f32_of_bf16, f32_of_f16, ftz};
-use super::super::op::{Combine, Lanes, Op, Reg, SetHalves, SetTo, Wide};
+use super::super::op::{Combine, HalvesTo, Lanes, Op, Reg, SetHalves, SetTo, Wide};
 use super::super::simd::mask2;
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
@@ -91,10 +91,14 @@ impl Context<'_> {
         let Some((&name, rest)) = form.modifiers.split_first() else {
             return form.unknown();
         };
-        form.only(&[name, form.ty(), "ftz", "and", "or", "xor"])?;
         let combine = self.combination(form, rest)?;
         if form.ty().ends_with("x2") {
-            return self.set_halves(form, name, [dest, complement], combine);
+            return self.set_halves(
+                form,
+                name,
+                HalvesTo::Predicates([dest, complement]),
+                combine,
+            );
         }
         let to = SetTo {
             dest,
@@ -110,19 +114,23 @@ impl Context<'_> {
         let [name, ref rest @ .., to, _] = form.modifiers[..] else {
             return form.unknown();
         };
-        form.only(&[name, to, form.ty(), "ftz", "and", "or", "xor"])?;
         let combine = self.combination(form, rest)?;
         let holds = match to {
             "u32" | "s32" => u32::MAX,
             "f32" => 1f32.to_bits(),
             "u16" | "s16" => 0xffff,
-            "f16" => 0x3c00,
-            "bf16" => 0x3f80,
+            "f16" | "f16x2" => 0x3c00,
+            "bf16" | "bf16x2" => 0x3f80,
             _ => return form.unknown(),
         };
+        let dest = self.dest_w(form.operand(0)?)?;
+        if form.ty().ends_with("x2") {
+            // Masks, too, are of halves.
+            return self.set_halves(form, name, HalvesTo::Word(dest, holds & 0xffff), combine);
+        }
         let to = SetTo {
             dest: None,
-            value: Some((self.dest_w(form.operand(0)?)?, holds)),
+            value: Some((dest, holds)),
             complement: None,
             combine,
         };
@@ -155,12 +163,12 @@ impl Context<'_> {
         }
     }
 
-    /// `setp.f16x2 p|q`: of the low halves and of the high halves.
+    /// `setp.f16x2 p|q`, `set.f16x2.f16x2`: of the low halves and of the high halves.
     fn set_halves(
         &mut self,
         form: &Form<'_>,
         name: &str,
-        dests: [Option<u32>; 2],
+        to: HalvesTo,
         combine: Option<Combine>,
     ) -> Result<Op> {
         let element = form.ty().trim_end_matches("x2");
@@ -171,7 +179,7 @@ impl Context<'_> {
         Ok(Op::SetHalves(Box::new(SetHalves {
             compare,
             sources,
-            dests,
+            to,
             combine,
         })))
     }
@@ -229,9 +237,6 @@ impl Context<'_> {
 
     /// `slct`: a where c is not negative, else b.
     pub(super) fn slct(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&[
-            "ftz", "b16", "u16", "s16", "b32", "u32", "s32", "f32", "b64", "u64", "s64", "f64",
-        ])?;
         let [.., ty, chooser @ ("s32" | "f32")] = form.modifiers[..] else {
             return form.unknown();
         };

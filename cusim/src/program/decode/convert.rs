@@ -57,23 +57,6 @@ impl Context<'_> {
         if form.has("pack") {
             return self.pack_integers(form);
         }
-        form.only(&[
-            to,
-            from,
-            "rn",
-            "rna",
-            "rz",
-            "rm",
-            "rp",
-            "rni",
-            "rzi",
-            "rmi",
-            "rpi",
-            "ftz",
-            "sat",
-            "relu",
-            "satfinite",
-        ])?;
         if matches!(to, "f16x2" | "bf16x2") {
             return self.pack(form, to, from);
         }

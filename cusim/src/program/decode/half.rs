@@ -33,13 +33,9 @@ macro_rules! formats {
 
 impl Context<'_> {
     pub(super) fn half_float(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&[
-            "f16", "f16x2", "bf16", "bf16x2", "rn", "ftz", "sat", "relu", "NaN", "xorsign", "abs",
-            "approx",
-        ])?;
         let bf16 = form.ty().starts_with("bf16");
         let special = ["ftz", "sat", "relu", "xorsign"];
-        if special.iter().any(|modifier| form.has(modifier)) && !(bf16 && form.opcode == "ex2") {
+        if special.iter().any(|modifier| form.has(modifier)) {
             return self.half_special(form);
         }
         let d = self.dest_w(form.operand(0)?)?;
@@ -84,11 +80,8 @@ impl Context<'_> {
 
     /// Forms with modifiers that inner loops seldom have.
     fn half_special(&mut self, form: &Form<'_>) -> Result<Op> {
-        let format = if form.ty().starts_with("bf16") {
-            Format::Bf16
-        } else {
-            Format::F16
-        };
+        let bf16 = form.ty().starts_with("bf16");
+        let format = if bf16 { Format::Bf16 } else { Format::F16 };
         let (ftz, sat, relu) = (form.has("ftz"), form.has("sat"), form.has("relu"));
         let (xorsign, propagates) = (form.has("xorsign"), form.has("NaN"));
         let lane: fn(f64, f64, f64) -> f64 = match form.opcode {
@@ -105,7 +98,12 @@ impl Context<'_> {
         };
         let operands = form.operands().len() - 1;
         let one = move |s: &[u64; 4], shift: u32| {
-            let flush = |bits: u64| if ftz { flush(bits) } else { bits };
+            let exponent = if bf16 { 0x7f80 } else { 0x7c00 };
+            // A subnormal number becomes a zero of its sign.
+            let flush = |bits: u64| match ftz && bits & exponent == 0 {
+                true => bits & 0x8000,
+                false => bits,
+            };
             let value = |at: usize| format.decode(flush(s[at] >> shift & 0xffff));
             let (a, b, c) = (value(0), value(1), value(2));
             let nan = [a, b, c][..operands].iter().any(|x| x.is_nan());
@@ -150,13 +148,4 @@ impl Context<'_> {
 #[inline(always)]
 fn odd_fma(a: f32, b: f32, c: f32) -> f32 {
     odd_f32(sum_to_odd(f64::from(a) * f64::from(b), c.into()))
-}
-
-/// Subnormal f16 to zero of its sign (`.ftz` exists for f16 only).
-fn flush(bits: u64) -> u64 {
-    if bits & 0x7c00 == 0 {
-        bits & 0x8000
-    } else {
-        bits
-    }
 }

@@ -10,16 +10,6 @@ const LOW: u32 = 0xffff;
 
 impl Context<'_> {
     pub(super) fn integer(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&[
-            "u16", "s16", "b16", "u32", "s32", "b32", "u64", "s64", "b64", "u16x2", "s16x2", "sat",
-            "relu",
-        ])?;
-        if form.has("sat") && !(matches!(form.opcode, "add" | "sub") && form.ty() == "s32") {
-            return form.unknown();
-        }
-        if form.has("relu") && !matches!(form.ty(), "s32" | "s16x2") {
-            return form.unknown();
-        }
         match form.ty() {
             "u64" | "s64" | "b64" => self.wide(form),
             "u16" | "s16" | "b16" => self.short(form),

@@ -12,9 +12,6 @@ const LOW: u32 = 0xffff;
 impl Context<'_> {
     /// Counts past the width give 0, or the sign.
     pub(super) fn shift(&mut self, form: &Form<'_>) -> Result<Op> {
-        if form.modifiers.len() != 1 {
-            return form.unknown();
-        }
         let count = self.w(form.operand(2)?)?;
         let left = form.opcode == "shl";
         if matches!(form.ty(), "b64" | "u64" | "s64") {
@@ -39,7 +36,6 @@ impl Context<'_> {
     }
 
     pub(super) fn count_bits(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["shiftamt", "b32", "b64", "u32", "s32", "u64", "s64"])?;
         let d = self.dest_w(form.operand(0)?)?;
         let signed = form.ty().starts_with('s');
         let amount = form.has("shiftamt");
@@ -79,7 +75,6 @@ impl Context<'_> {
 
     /// `bfe` and `bfi`: position and length are taken from the low 8 bits.
     pub(super) fn bit_field(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["u32", "s32", "u64", "s64", "b32", "b64"])?;
         let o = form.operands();
         let wide = form.ty().ends_with("64");
         let signed = form.ty().starts_with('s');
@@ -116,11 +111,7 @@ impl Context<'_> {
 
     /// `szext` and `bmsk`.
     pub(super) fn bit_mask(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["clamp", "wrap", "u32", "s32", "b32"])?;
         let clamp = form.has("clamp");
-        if clamp == form.has("wrap") {
-            return form.unknown();
-        }
         let signed = form.ty() == "s32";
         let limit = move |n: u64| if clamp { n.min(32) } else { n & 31 } as u32;
         if form.opcode == "bmsk" {
@@ -144,7 +135,6 @@ impl Context<'_> {
 
     /// `fns`: the position of the n-th set bit from a base, upwards or downwards.
     pub(super) fn find_nth(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["b32"])?;
         self.scalar(form, |s| {
             let (mask, base, offset) = (s[0] as u32, s[1] as u32, s[2] as i32);
             let is_set = |at: &u32| mask >> at & 1 == 1;
@@ -164,7 +154,7 @@ impl Context<'_> {
         let o = form.operands();
         let d = self.dest_w(form.operand(0)?)?;
         if form.opcode == "lop3" {
-            let Some(Operand::Int(table)) = o.get(4).filter(|_| form.modifiers == ["b32"]) else {
+            let Some(Operand::Int(table)) = o.get(4) else {
                 return form.unknown();
             };
             let sources = [self.w(&o[1])?, self.w(&o[2])?, self.w(&o[3])?];

@@ -21,35 +21,10 @@ pub(super) fn order_of(form: &Form<'_>) -> Order {
     named.map_or(Order::Weak, |(_, order)| order)
 }
 
-/// Qualifiers of order, scope and caching: values are the same with all of them.
-fn is_hint(modifier: &str) -> bool {
-    matches!(
-        modifier,
-        "weak"
-            | "volatile"
-            | "relaxed"
-            | "acquire"
-            | "release"
-            | "acq_rel"
-            | "mmio"
-            | "nc"
-            | "ca"
-            | "cg"
-            | "cs"
-            | "lu"
-            | "cv"
-            | "wb"
-            | "wt"
-            | "cta"
-            | "cluster"
-            | "gpu"
-            | "sys"
-            | "level::cache_hint"
-            | "unified"
-            | "cache_hint"
-            | "no_allocate"
-    ) || modifier.starts_with("L1::")
-        || modifier.starts_with("L2::")
+/// The space that the modifiers name, or generic addressing.
+fn space_of(form: &Form<'_>) -> Space {
+    let mut modifiers = form.modifiers.iter().copied();
+    modifiers.find_map(space_named).unwrap_or(Space::Generic)
 }
 
 pub(super) fn space_named(modifier: &str) -> Option<Space> {
@@ -106,23 +81,12 @@ impl Context<'_> {
     }
 
     fn access(&mut self, form: &Form<'_>, address: &Operand) -> Result<Access> {
-        let mut space = Space::Generic;
-        for modifier in &form.modifiers {
-            if let Some(named) = space_named(modifier) {
-                space = named;
-            } else if !is_hint(modifier)
-                && width_of(modifier).is_none()
-                && !matches!(*modifier, "v2" | "v4" | "v8")
-            {
-                return Err(format!("the modifier .{modifier} cannot be executed"));
-            }
-        }
         let Some((width, signed)) = width_of(form.ty()) else {
             return form.unknown();
         };
         let address = self.address(address)?;
         Ok(Access {
-            space,
+            space: space_of(form),
             address,
             width,
             signed,
@@ -161,22 +125,10 @@ impl Context<'_> {
         let Some((width, _)) = width_of(ty).filter(|&(width, _)| width >= 2) else {
             return form.unknown();
         };
-        let mut space = Space::Generic;
-        let mut operation = None;
-        for modifier in &form.modifiers {
-            if let Some(named) = space_named(modifier) {
-                space = named;
-            } else if OPERATIONS.contains(modifier) {
-                operation = Some(*modifier);
-            } else if !is_hint(modifier)
-                && *modifier != ty
-                && !matches!(*modifier, "noftz" | "v2" | "v4" | "v8")
-            {
-                return Err(format!("the modifier .{modifier} cannot be executed"));
-            }
-        }
+        let mut modifiers = form.modifiers.iter();
+        let operation = modifiers.find(|modifier| OPERATIONS.contains(modifier));
         let Some((operation, f)) =
-            operation.and_then(|operation| Some((operation, atomic_function(operation, ty)?)))
+            operation.and_then(|operation| Some((*operation, atomic_function(operation, ty)?)))
         else {
             return form.unknown();
         };
@@ -210,7 +162,7 @@ impl Context<'_> {
             order => order,
         };
         Ok(Op::Atomic(Box::new(Atomic {
-            space,
+            space: space_of(form),
             address,
             width,
             dests,
@@ -252,12 +204,6 @@ impl Context<'_> {
                 ..,
             ] => {}
             _ => return form.unknown(),
-        }
-        if form.modifiers[4..]
-            .iter()
-            .any(|modifier| !is_hint(modifier))
-        {
-            return form.unknown();
         }
         let o = form.operands();
         let Some(&Operand::Int(size)) = o.get(2) else {

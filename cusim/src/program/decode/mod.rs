@@ -24,7 +24,7 @@ use super::op::{Class, Decoded, Initial, Op, Order, Slot, Space, System};
 use super::rounding::Rounding;
 use super::slots::{self, Slots, file_of};
 use super::text::mnemonic;
-use super::{Kernel, LoadError, inline, param_layout};
+use super::{Kernel, LoadError, forms, inline, param_layout};
 use crate::ptx::ast::{Body, Instruction, Module, Operand};
 use crate::ptx::cfg;
 
@@ -66,8 +66,8 @@ pub(super) fn kernel(
     };
     let mut code = Vec::with_capacity(body.instructions.len());
     for instruction in &body.instructions {
-        let form = Form::of(instruction);
-        let decoded = cx.decode(&form).map_err(|message| {
+        let decoded = Form::of(instruction).and_then(|form| cx.decode(&form));
+        let decoded = decoded.map_err(|message| {
             let text = mnemonic(instruction);
             at_line(instruction.line)(format!("{text}: {message}"))
         })?;
@@ -118,17 +118,20 @@ fn communicates(op: &Op) -> bool {
 pub(super) struct Form<'a> {
     instruction: &'a Instruction,
     opcode: &'a str,
-    modifiers: Vec<&'a str>,
+    /// In the order of the table.
+    modifiers: Vec<&'static str>,
 }
 
 impl<'a> Form<'a> {
-    fn of(instruction: &'a Instruction) -> Self {
-        let modifiers = instruction.modifiers.iter().map(AsRef::as_ref).collect();
-        Self {
+    /// An instruction that the table has, or why it cannot be executed.
+    fn of(instruction: &'a Instruction) -> Result<Self> {
+        let modifiers = instruction.modifiers.iter().map(AsRef::as_ref);
+        let modifiers: Vec<&str> = modifiers.collect();
+        Ok(Self {
             instruction,
             opcode: &instruction.opcode,
-            modifiers,
-        }
+            modifiers: forms::canonical(&instruction.opcode, &modifiers)?,
+        })
     }
 
     fn has(&self, modifier: &str) -> bool {
@@ -136,7 +139,7 @@ impl<'a> Form<'a> {
     }
 
     /// The last modifier, which is the type of most instructions.
-    fn ty(&self) -> &'a str {
+    fn ty(&self) -> &'static str {
         self.modifiers.last().copied().unwrap_or_default()
     }
 
@@ -148,18 +151,6 @@ impl<'a> Form<'a> {
         self.operands()
             .get(at)
             .ok_or_else(|| format!("operand {at} is missing"))
-    }
-
-    /// Refuses modifiers that are not in the list: what is not understood is not executed.
-    fn only(&self, known: &[&str]) -> Result<()> {
-        match self
-            .modifiers
-            .iter()
-            .find(|modifier| !known.contains(modifier))
-        {
-            Some(modifier) => Err(format!("the modifier .{modifier} cannot be executed")),
-            None => Ok(()),
-        }
     }
 
     /// The rounding mode of a result, if one is written.
@@ -236,7 +227,7 @@ impl Context<'_> {
             "st" => (self.store(form)?, Class::Memory),
             "atom" | "red" => (self.atomic(form)?, Class::Memory),
             "cp" => (self.copy_async(form)?, Class::Memory),
-            "prefetch" | "prefetchu" | "discard" | "applypriority" => (Op::Nothing, Class::Memory),
+            "prefetch" | "prefetchu" | "applypriority" => (Op::Nothing, Class::Memory),
             "createpolicy" => (self.policy(form)?, Class::Memory),
             "ldmatrix" => (self.load_matrix(form)?, Class::Memory),
             "stmatrix" => (self.store_matrix(form)?, Class::Memory),

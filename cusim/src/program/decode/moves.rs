@@ -88,18 +88,6 @@ impl Context<'_> {
     /// Windows of generic addressing are where `window` says.
     pub(super) fn cvta(&mut self, form: &Form<'_>) -> Result<Op> {
         let to = form.has("to");
-        form.only(&[
-            "to",
-            "global",
-            "const",
-            "shared",
-            "shared::cta",
-            "shared::cluster",
-            "local",
-            "param",
-            "param::entry",
-            "u64",
-        ])?;
         let space = form.modifiers.iter().copied().find_map(window_of);
         let Some(base) = space else {
             return form.unknown();

@@ -11,9 +11,6 @@ const LOW: u32 = 0xffff;
 
 impl Context<'_> {
     pub(super) fn multiply(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&[
-            "lo", "hi", "wide", "sat", "u16", "s16", "u32", "s32", "u64", "s64",
-        ])?;
         if form.has("sat") {
             return self.multiply_saturated(form);
         }
@@ -97,9 +94,6 @@ impl Context<'_> {
 
     /// `mad.hi.sat.s32`
     fn multiply_saturated(&mut self, form: &Form<'_>) -> Result<Op> {
-        if form.opcode != "mad" || form.modifiers != ["hi", "sat", "s32"] {
-            return form.unknown();
-        }
         self.scalar(form, |s| {
             let product = i64::from(s[0] as i32) * i64::from(s[1] as i32);
             let sum = ((product >> 32) as i32).saturating_add(s[2] as i32);
@@ -109,11 +103,7 @@ impl Context<'_> {
 
     /// `mul24`, `mad24`: of the low 24 bits.
     pub(super) fn multiply24(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["hi", "lo", "sat", "u32", "s32"])?;
         let (signed, high, sat) = (form.ty() == "s32", form.has("hi"), form.has("sat"));
-        if sat && !(signed && high && form.opcode == "mad24") {
-            return form.unknown();
-        }
         self.scalar(form, move |s| {
             let value = |bits: u64| {
                 let low = bits as u32 & 0xff_ffff;
@@ -136,7 +126,6 @@ impl Context<'_> {
 
     /// `sad`: c + |a - b|.
     pub(super) fn absolute_difference(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["u16", "s16", "u32", "s32", "u64", "s64"])?;
         let bits: u32 = form.ty()[1..].parse().unwrap_or(64);
         let signed = form.ty().starts_with('s');
         self.scalar(form, move |s| {
@@ -196,7 +185,6 @@ impl Context<'_> {
 
     /// `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`.
     pub(super) fn carried(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&["cc", "lo", "hi", "u32", "s32", "u64", "s64"])?;
         let wide = form.ty().ends_with("64");
         let reads = form.opcode.ends_with('c');
         let high = form.has("hi");

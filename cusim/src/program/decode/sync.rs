@@ -7,9 +7,6 @@ use super::{Context, Form, Result};
 
 impl Context<'_> {
     pub(super) fn barrier(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&[
-            "cta", "sync", "aligned", "arrive", "warp", "red", "popc", "and", "or", "u32", "pred",
-        ])?;
         if form.has("warp") {
             return Ok(Op::WarpBarrier(self.w(form.operand(0)?)?));
         }
@@ -57,29 +54,6 @@ impl Context<'_> {
 
     /// Fences order the accesses around them; those to other proxies have nothing to order here.
     pub(super) fn fence(&mut self, form: &Form<'_>) -> Result<Op> {
-        let known = [
-            "gl",
-            "cta",
-            "sys",
-            "cluster",
-            "gpu",
-            "sc",
-            "acq_rel",
-            "acquire",
-            "release",
-            "proxy",
-            "alias",
-            "async",
-            "async.global",
-            "global",
-            "shared::cta",
-            "shared::cluster",
-            "async::generic",
-            "sync_restrict::shared::cta",
-            "sync_restrict::shared::cluster",
-            "mbarrier_init",
-        ];
-        form.only(&known)?;
         Ok(if form.has("proxy") {
             Op::Nothing
         } else {
@@ -88,23 +62,6 @@ impl Context<'_> {
     }
 
     pub(super) fn mbarrier(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&[
-            "init",
-            "inval",
-            "arrive",
-            "arrive_drop",
-            "noComplete",
-            "test_wait",
-            "try_wait",
-            "pending_count",
-            "parity",
-            "shared",
-            "shared::cta",
-            "release",
-            "acquire",
-            "cta",
-            "b64",
-        ])?;
         let o = form.operands();
         let named = form.has("shared") || form.has("shared::cta");
         let mut barrier = MBarrier {
@@ -167,15 +124,6 @@ impl Context<'_> {
 
     /// `cp.async.mbarrier.arrive`
     pub(super) fn arrive_after_copies(&mut self, form: &Form<'_>) -> Result<Op> {
-        form.only(&[
-            "async",
-            "mbarrier",
-            "arrive",
-            "noinc",
-            "shared",
-            "shared::cta",
-            "b64",
-        ])?;
         let [address] = form.operands() else {
             return form.unknown();
         };

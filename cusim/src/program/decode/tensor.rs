@@ -37,16 +37,6 @@ impl Context<'_> {
             ("m16n8k32", 4) => 32,
             _ => return form.unknown(),
         };
-        let is_integer = matches!(element, Element::Int8(_));
-        let allowed = match (*d, *c) {
-            ("f32", "f32") => !is_integer,
-            ("f16" | "f32", "f16" | "f32") => element == Element::F16,
-            ("s32", "s32") => is_integer,
-            _ => false,
-        };
-        if !allowed || saturate && !is_integer {
-            return form.unknown();
-        }
         let half = [*d == "f16", *c == "f16"];
         let accumulators = half.map(|half| if half { 2 } else { 4 });
         let mma = Mma {
@@ -85,28 +75,12 @@ impl Context<'_> {
 
     /// `movmatrix`: a transposition in registers.
     pub(super) fn move_matrix(&mut self, form: &Form<'_>) -> Result<Op> {
-        if form.modifiers != ["sync", "aligned", "m8n8", "trans", "b16"] {
-            return form.unknown();
-        }
         let d = self.dest_w(form.operand(0)?)?;
         Ok(Op::MoveMatrix(d, self.w(form.operand(1)?)?))
     }
 
-    /// How many 8x8 matrices of 16-bit elements; the shape may stand before or after the other
-    /// modifiers.
+    /// How many 8x8 matrices of 16-bit elements.
     fn matrix_shape(&self, form: &Form<'_>) -> Result<(usize, Space)> {
-        form.only(&[
-            "sync",
-            "aligned",
-            "m8n8",
-            "x1",
-            "x2",
-            "x4",
-            "trans",
-            "shared",
-            "shared::cta",
-            "b16",
-        ])?;
         let count = match (form.has("x1"), form.has("x2"), form.has("x4")) {
             (true, false, false) => 1,
             (false, true, false) => 2,

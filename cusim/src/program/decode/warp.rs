@@ -37,8 +37,7 @@ impl Context<'_> {
     }
 
     pub(super) fn vote(&mut self, form: &Form<'_>) -> Result<Op> {
-        // `.sync` may stand before or after the mode.
-        let (["sync", mode, ty] | [mode, "sync", ty]) = form.modifiers[..] else {
+        let ["sync", mode, ty] = form.modifiers[..] else {
             return form.unknown();
         };
         let source = self.pred(form.operand(1)?)?;
