@@ -55,6 +55,6 @@ pub mod select;
 
 pub use client::{
     Launch, Report, last_launch, launches, record, reports, set_checks, set_mma, set_perturb,
-    set_seed, take_launches, take_profiles, take_recordings, take_reports,
+    set_profile, set_seed, take_launches, take_profiles, take_recordings, take_reports,
 };
 pub use select::{Choice, Device, SelectError};

@@ -52,7 +52,7 @@ fn compare<T: PartialOrd>(
         let results = run(&body, Out::P, operands);
         for ([a, b, ..], got) in operands.iter().zip(results) {
             let expected = read(*a).partial_cmp(&read(*b)).map_or(*unordered, holds);
-            assert_eq!(got, expected.into(), "{body} of {a:#x}, {b:#x}");
+            assert_eq!(got, u64::from(expected), "{body} of {a:#x}, {b:#x}");
         }
     }
 }
@@ -183,7 +183,7 @@ proptest! {
             let body = format!("setp.{name}.ftz.f32 %p4, %f0, %f1;");
             for ([a, b, ..], got) in operands.iter().zip(run(&body, Out::P, &operands)) {
                 let expected = flushed(*a).partial_cmp(&flushed(*b)).map_or(*unordered, holds);
-                assert_eq!(got, expected.into(), "{body} of {a:#x}, {b:#x}");
+                assert_eq!(got, u64::from(expected), "{body} of {a:#x}, {b:#x}");
             }
         }
     }
@@ -239,12 +239,12 @@ proptest! {
             let body = format!("testp.{name}.f32 %p4, %f0;");
             for ([a, ..], got) in operands.iter().zip(run(&body, Out::P, &operands)) {
                 let x = f32::from_bits(*a as u32);
-                assert_eq!(got, holds(x.into(), x.is_subnormal()).into(), "{body} of {a:#x}");
+                assert_eq!(got, u64::from(holds(x.into(), x.is_subnormal())), "{body} of {a:#x}");
             }
             let body = format!("testp.{name}.f64 %p4, %d0;");
             for ([a, ..], got) in wide.iter().zip(run(&body, Out::P, &wide)) {
                 let x = f64::from_bits(*a);
-                assert_eq!(got, holds(x, x.is_subnormal()).into(), "{body} of {a:#x}");
+                assert_eq!(got, u64::from(holds(x, x.is_subnormal())), "{body} of {a:#x}");
             }
         }
     }

@@ -67,7 +67,10 @@ fn every_opcode_of_the_table_is_tested() {
         let tested = options.get(&form.row);
         for option in &form.options {
             if tested.is_none_or(|tested: &BTreeSet<_>| !tested.contains(option)) {
-                untested.insert(format!("{} with .{option} (row {})", first[&form.row], form.row));
+                untested.insert(format!(
+                    "{} with .{option} (row {})",
+                    first[&form.row], form.row
+                ));
             }
         }
     }

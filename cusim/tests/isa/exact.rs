@@ -255,15 +255,18 @@ fn rounding_agrees_with_the_machine() {
             assert!(F64.is_nan(wide) && F16.is_nan(half));
         } else {
             assert_eq!(wide, f64::from(x).to_bits());
-            assert_eq!(half, ::half::f16::from_f32(x).to_bits().into());
-            assert_eq!(F32.encode(F64.decode(wide), Mode::Up), bits.into());
+            assert_eq!(half, u64::from(::half::f16::from_f32(x).to_bits()));
+            assert_eq!(F32.encode(F64.decode(wide), Mode::Up), u64::from(bits));
         }
     }
     let tenth = F64.decode(0.1f64.to_bits());
-    assert_eq!(F32.encode(tenth, Mode::Nearest), 0.1f32.to_bits().into());
+    assert_eq!(
+        F32.encode(tenth, Mode::Nearest),
+        u64::from(0.1f32.to_bits())
+    );
     assert_eq!(
         F32.encode(tenth, Mode::Down),
-        0.1f32.next_down().to_bits().into()
+        u64::from(0.1f32.next_down().to_bits())
     );
     assert_eq!(
         F16.encode(Value::integer(1 << 20), Mode::Zero),

@@ -144,7 +144,7 @@ proptest! {
             let results = run(&format!("redux.sync.{name} %r8, %r0, -1;"), Out::R, &operands);
             for (operands, results) in by_warp(&operands, &results) {
                 let expected = operands.iter().map(|x| x[0] as u32).reduce(f).expect("lanes");
-                prop_assert!(results.iter().all(|&x| x == expected.into()), "{}", name);
+                prop_assert!(results.iter().all(|&x| x == u64::from(expected)), "{}", name);
             }
         }
     }
