@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cudarc::driver::CudaContext;
 use cudarc::driver::sys::{self, CUevent_flags, CUresult};
+use cudarc::driver::{CudaContext, CudaStream};
 
 fn context() -> Arc<CudaContext> {
     cusim::Device::select(cusim::Choice::Cusim)
@@ -319,4 +319,30 @@ fn functions_are_found_by_name() {
         found,
         sys::CUdriverProcAddressQueryResult::CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND
     );
+}
+
+/// Two streams that use one buffer: nothing orders them but what the program does between.
+fn in_two_streams(between: impl Fn(&CudaStream, &CudaStream)) -> Result<(), CUresult> {
+    let _ = cusim::Device::select(cusim::Choice::Cusim).expect("the emulator");
+    let context = CudaContext::new_non_primary(0, 0).expect("a context");
+    // Else cudarc itself makes the streams wait for each other.
+    unsafe { context.disable_event_tracking() };
+    let first = context.new_stream().expect("a stream");
+    let second = context.new_stream().expect("a stream");
+    let mut buffer = first.alloc_zeros::<u32>(64).expect("memory");
+    first.synchronize().expect("no fault");
+    first.memset_zeros(&mut buffer).expect("a fill");
+    between(&first, &second);
+    let copied = second.memset_zeros(&mut buffer);
+    copied.map_err(|error| error.0)
+}
+
+#[test]
+fn streams_that_write_one_buffer_must_be_ordered() {
+    let failed = CUresult::CUDA_ERROR_LAUNCH_FAILED;
+    assert_eq!(in_two_streams(|_, _| {}), Err(failed));
+    let ordered = in_two_streams(|first, second| second.join(first).expect("an event"));
+    assert_eq!(ordered, Ok(()));
+    let waited = in_two_streams(|first, _| first.synchronize().expect("no fault"));
+    assert_eq!(waited, Ok(()));
 }

@@ -57,6 +57,9 @@ impl Export {
 
 /// Runs the body of an exported function.
 pub(super) fn boundary(name: &'static str, body: impl FnOnce() -> Result<(), Status>) -> Status {
+    if let Some(status) = super::inject::failure(name) {
+        return status;
+    }
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => Status::SUCCESS,
         Ok(Err(status)) => status,

@@ -18,6 +18,10 @@ impl State {
     pub(super) fn explain(call: &str, error: &MemoryError) -> Status {
         match error {
             MemoryError::OutOfMemory => Status::OUT_OF_MEMORY,
+            MemoryError::Race { .. } => {
+                eprintln!("cusim: {call}: {error}");
+                Status::LAUNCH_FAILED
+            }
             error => {
                 eprintln!("cusim: {call}: {error}");
                 Status::INVALID_VALUE
@@ -116,6 +120,9 @@ driver_api! {
         }
         // After a fault the call fails like all others, but the memory is gone all the same.
         let healthy = state.healthy();
+        // It waits for all that may still use the memory.
+        state.timeline.synchronize_all();
+        state.begin("cuMemFree", Handle::NULL)?;
         state.release("cuMemFree", address)?;
         healthy.map(|_| ())
     }
@@ -123,6 +130,7 @@ driver_api! {
     fn cuMemFreeAsync(address: u64, stream: Handle<Stream>) {
         let mut state = lock()?;
         let context = state.stream_context(stream)?;
+        state.begin("cuMemFreeAsync", stream)?;
         state.release("cuMemFreeAsync", address)?;
         state.check_health(context)
     }

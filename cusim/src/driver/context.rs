@@ -259,11 +259,14 @@ driver_api! {
     }
 
     fn cuCtxSynchronize() {
-        lock()?.healthy().map(|_| ())
+        let mut state = lock()?;
+        state.timeline.synchronize_all();
+        state.healthy().map(|_| ())
     }
 
     fn cuCtxSynchronize_v2(context: Handle<Context>) {
-        let state = lock()?;
+        let mut state = lock()?;
+        state.timeline.synchronize_all();
         let context = if context.is_null() { state.current()? } else { context };
         state.check_health(context)
     }

@@ -105,24 +105,53 @@ enum Order {
 }
 
 fn copy(call: &str, order: Order, bytes: usize, to: Place, from: Place) -> Result<(), Status> {
-    let mut state = ready(order)?;
-    if bytes == 0 {
-        return Ok(());
+    let mut state = ready(call, order)?;
+    if bytes != 0 {
+        state.transfer(call, to, from, bytes)?;
     }
-    state.transfer(call, to, from, bytes)
+    state.copied(order, to)
 }
 
 fn set(call: &str, order: Order, address: u64, pattern: &[u8], rows: Rows) -> Result<(), Status> {
-    ready(order)?.fill(call, address, pattern, rows)
+    ready(call, order)?.fill(call, address, pattern, rows)
 }
 
-fn ready(order: Order) -> Result<std::sync::MutexGuard<'static, State>, Status> {
-    let state = lock()?;
+/// The state, in an operation of its own.
+fn ready(call: &str, order: Order) -> Result<std::sync::MutexGuard<'static, State>, Status> {
+    let mut state = lock()?;
     match order {
         Order::Now => state.healthy()?,
         Order::In(stream) => state.working_stream(stream)?,
     };
+    state.begin(call, order.stream())?;
     Ok(state)
+}
+
+impl Order {
+    /// Calls that name no stream work in the default one.
+    fn stream(self) -> Handle<Stream> {
+        match self {
+            Self::Now => Handle::NULL,
+            Self::In(stream) => stream,
+        }
+    }
+}
+
+impl State {
+    /// A copy was issued. The host waits for one that names no stream, and for one to memory of its own that is not
+    /// pinned (CUDA Driver API, "API synchronization behavior").
+    fn copied(&mut self, order: Order, to: Place) -> Result<(), Status> {
+        let is_pageable = match to {
+            Place::Host(address) => {
+                usize::try_from(address).is_ok_and(|address| self.host_block(address).is_none())
+            }
+            Place::Device(_) => false,
+        };
+        if matches!(order, Order::Now) || is_pageable {
+            self.waited_for(order.stream())?;
+        }
+        Ok(())
+    }
 }
 
 /// One side of a copy of rows.
@@ -224,7 +253,7 @@ impl Side3 {
 }
 
 fn copy_planes(call: &str, order: Order, what: Copy3) -> Result<(), Status> {
-    let mut state = ready(order)?;
+    let mut state = ready(call, order)?;
     let Copy3 {
         from,
         to,
@@ -250,7 +279,7 @@ fn copy_planes(call: &str, order: Order, what: Copy3) -> Result<(), Status> {
             state.transfer(call, to, from, width)?;
         }
     }
-    Ok(())
+    state.copied(order, destination)
 }
 
 fn copy_rows(call: &str, order: Order, what: In<Copy2>) -> Result<(), Status> {

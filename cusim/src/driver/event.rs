@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::abi::{Out, driver_api};
 use super::context::Context;
 use super::handle::{Handle, Object};
+use super::order::Clock;
 use super::state::lock;
 use super::status::Status;
 use super::stream::Stream;
@@ -15,6 +16,8 @@ pub(crate) struct Event {
     pub(super) context: Handle<Context>,
     flags: u32,
     recorded: Option<Instant>,
+    /// What had been issued to its stream when it was recorded.
+    pub(super) clock: Clock,
 }
 
 impl Object for Event {
@@ -29,17 +32,22 @@ const FLAGS: u32 = 7;
 fn record(event: Handle<Event>, stream: Handle<Stream>) -> Result<(), Status> {
     let mut state = lock()?;
     let context = state.working_stream(stream)?;
+    let (lane, kind) = state.lane(stream)?;
+    let clock = state.timeline.record(lane, kind);
     let event = state.events.get_mut(event)?;
     if event.context != context {
         return Err(Status::INVALID_HANDLE);
     }
     event.recorded = Some(Instant::now());
+    event.clock = clock;
     Ok(())
 }
 
 fn wait(event: Handle<Event>) -> Result<(), Status> {
-    let state = lock()?;
-    let context = state.events.get(event)?.context;
+    let mut state = lock()?;
+    let event = state.events.get(event)?;
+    let (context, clock) = (event.context, event.clock.clone());
+    state.timeline.synchronize_event(&clock);
     state.check_health(context)
 }
 
@@ -66,7 +74,7 @@ driver_api! {
         if flags & !FLAGS != 0 {
             return Err(Status::INVALID_VALUE);
         }
-        let event = state.events.insert(Event { context, flags, recorded: None });
+        let event = state.events.insert(Event { context, flags, recorded: None, clock: Clock::default() });
         out.set(event)
     }
 

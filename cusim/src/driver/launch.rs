@@ -5,6 +5,7 @@ use super::abi::{HostIn, In, driver_api, host_in};
 use super::context::Context;
 use super::function::Function;
 use super::handle::Handle;
+use super::occupancy;
 use super::state::{State, lock};
 use super::status::Status;
 use super::stream::Stream;
@@ -138,6 +139,15 @@ impl Launch {
         if threads > function.max_threads() {
             return Err(Status::INVALID_VALUE);
         }
+        let resident = occupancy::resident_blocks(arch, function, threads, self.shared);
+        let blocks = self
+            .grid
+            .iter()
+            .map(|&size| u64::from(size))
+            .product::<u64>();
+        if self.cooperative && blocks > resident {
+            return Err(Status::COOPERATIVE_LAUNCH_TOO_LARGE);
+        }
         if self.shared > function.max_dynamic_shared {
             self.explain_shared(arch, function);
             return Err(Status::INVALID_VALUE);
@@ -194,10 +204,12 @@ impl State {
         &mut self,
         context: Handle<Context>,
         function: Handle<Function>,
+        stream: Handle<Stream>,
         launch: &Launch,
         arguments: Arguments,
     ) -> Result<(), Status> {
         let arch = self.arch;
+        let (lane, kind) = self.lane(stream)?;
         let handle = self.function(function)?;
         let function = self.functions.get(handle)?;
         if function.context != context {
@@ -205,6 +217,7 @@ impl State {
         }
         launch.check(arch, function)?;
         let params = arguments.pack(function)?;
+        let unordered = self.timeline.unordered(lane, kind);
         let module = self.modules.get(function.module)?;
         let config = LaunchConfig {
             grid: launch.grid,
@@ -215,7 +228,7 @@ impl State {
             arch,
             options: &self.observations.options,
             cooperative: launch.cooperative,
-            unordered: &[],
+            unordered: &unordered,
         };
         if let Some(recordings) = &mut self.observations.recordings {
             recordings.push(Recording::of(
@@ -226,6 +239,7 @@ impl State {
             ));
         }
         let outcome = exec::profile(&function.program, function.id, &mut self.memory, &config);
+        self.timeline.began(lane, self.memory.operation());
         let name = function.name.to_string_lossy().into_owned();
         match outcome {
             Ok(profile) => {
@@ -256,7 +270,7 @@ fn run(
 ) -> Result<(), Status> {
     let mut state = lock()?;
     let context = state.working_stream(stream)?;
-    state.launch(context, function, launch, arguments)
+    state.launch(context, function, stream, launch, arguments)
 }
 
 driver_api! {

@@ -190,6 +190,8 @@ impl State {
 
     /// Allocates and fills the variables of a program.
     fn place_globals(&mut self, program: &Program) -> Result<Vec<u64>, Status> {
+        // An operation of its own, which is over before whatever follows begins.
+        self.memory.begin("a module load", Vec::new());
         let mut addresses = Vec::new();
         for global in program.globals() {
             let origin = format!("variable {}", global.name);

@@ -24,6 +24,12 @@ fn blocks(arch: &Arch, threads: u32, shared: usize) -> u32 {
     arch.blocks_per_multiprocessor.min(by_warps).min(by_shared)
 }
 
+/// Blocks of a function that the whole device holds at once.
+pub(super) fn resident_blocks(arch: &Arch, function: &Function, threads: u32, dynamic: u32) -> u64 {
+    let shared = function.kernel().static_shared().saturating_add(dynamic);
+    u64::from(blocks(arch, threads, shared as usize)) * u64::from(arch.multiprocessors)
+}
+
 /// What a block of this function takes, once it has been checked.
 struct Demand {
     arch: &'static Arch,

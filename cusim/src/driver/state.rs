@@ -13,6 +13,7 @@ use super::host::HostBlock;
 use super::library::{Library, LibraryKernel};
 use super::module::Module;
 use super::observe::Observations;
+use super::order::Timeline;
 use super::pool::Pool;
 use super::status::Status;
 use super::stream::Stream;
@@ -40,6 +41,7 @@ pub(super) struct State {
     pub(super) default_pool: Handle<Pool>,
     pub(super) current_pool: Handle<Pool>,
     pub(super) observations: Observations,
+    pub(super) timeline: Timeline,
 }
 
 /// Whose an allocation is.
@@ -71,6 +73,7 @@ static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| {
         default_pool,
         current_pool: default_pool,
         observations: Observations::from_environment(),
+        timeline: Timeline::default(),
     })
 });
 

@@ -140,6 +140,13 @@ impl Status {
         Some((name, description))
     }
 
+    /// The result of this name or number.
+    pub(super) fn find(text: &str) -> Option<Self> {
+        let is_named = |entry: &&(u32, &CStr, &CStr)| entry.1.to_bytes() == text.as_bytes();
+        let number = STATUSES.iter().find(is_named).map(|entry| entry.0);
+        number.or_else(|| text.parse().ok()).map(Self)
+    }
+
     /// `CUDA_ERROR_…`, or the number of a result that does not exist.
     pub(crate) fn name(self) -> String {
         match self.entry() {

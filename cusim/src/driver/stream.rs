@@ -2,11 +2,13 @@
 //! that was issued before.
 
 use std::ffi::c_void;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::abi::{HostFunction, Out, StreamCallback, call_back, call_back_stream, driver_api};
 use super::context::Context;
 use super::event::Event;
 use super::handle::{Handle, Object};
+use super::order::Kind;
 use super::state::{State, lock};
 use super::status::Status;
 
@@ -32,6 +34,13 @@ const PER_THREAD: u64 = 2;
 /// `CU_STREAM_CAPTURE_STATUS_NONE`.
 const NOT_CAPTURING: u32 = 0;
 
+/// A number for the calling thread, in bits that no handle has.
+fn this_thread() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    std::thread::current().id().hash(&mut hasher);
+    hasher.finish() << 32
+}
+
 impl State {
     /// The context of a stream; the default streams are those of the current context.
     pub(super) fn stream_context(&self, stream: Handle<Stream>) -> Result<Handle<Context>, Status> {
@@ -46,6 +55,41 @@ impl State {
         let context = self.stream_context(stream)?;
         self.check_health(context)?;
         Ok(context)
+    }
+
+    /// What orders a stream's work: a number of its own, and how it stands to the default stream of its context.
+    pub(super) fn lane(&self, stream: Handle<Stream>) -> Result<(u64, Kind), Status> {
+        let context = self.stream_context(stream)?.number();
+        Ok(match stream.number() {
+            // Numbers of objects leave these free.
+            0 | LEGACY => (!context, Kind::Legacy(context)),
+            PER_THREAD => (!context ^ this_thread(), Kind::Blocking(context)),
+            number => {
+                let flags = self.streams.get(stream)?.flags;
+                let kind = if flags & NON_BLOCKING == 0 {
+                    Kind::Blocking(context)
+                } else {
+                    Kind::NonBlocking
+                };
+                (number, kind)
+            }
+        })
+    }
+
+    /// Begins an operation of the host in a stream.
+    pub(super) fn begin(&mut self, what: &str, stream: Handle<Stream>) -> Result<(), Status> {
+        let (lane, kind) = self.lane(stream)?;
+        let unordered = self.timeline.unordered(lane, kind);
+        let id = self.memory.begin(what, unordered);
+        self.timeline.began(lane, id);
+        Ok(())
+    }
+
+    /// The host has waited for a stream, or found it done.
+    pub(super) fn waited_for(&mut self, stream: Handle<Stream>) -> Result<(), Status> {
+        let (lane, kind) = self.lane(stream)?;
+        self.timeline.synchronize(lane, kind);
+        Ok(())
     }
 
     fn create_stream(&mut self, flags: u32, priority: i32) -> Result<Handle<Stream>, Status> {
@@ -79,19 +123,28 @@ driver_api! {
     }
 
     fn cuStreamQuery(stream: Handle<Stream>) {
-        lock()?.working_stream(stream).map(|_| ())
+        let mut state = lock()?;
+        state.working_stream(stream)?;
+        state.waited_for(stream)
     }
 
     fn cuStreamSynchronize(stream: Handle<Stream>) {
-        lock()?.working_stream(stream).map(|_| ())
+        let mut state = lock()?;
+        state.working_stream(stream)?;
+        state.waited_for(stream)
     }
 
     fn cuStreamWaitEvent(stream: Handle<Stream>, event: Handle<Event>, flags: u32) {
-        let state = lock()?;
+        let mut state = lock()?;
         state.working_stream(stream)?;
-        state.events.get(event)?;
+        let clock = state.events.get(event)?.clock.clone();
         // 1 is CU_EVENT_WAIT_EXTERNAL, which means something in a capture only.
-        if flags > 1 { Err(Status::INVALID_VALUE) } else { Ok(()) }
+        if flags > 1 {
+            return Err(Status::INVALID_VALUE);
+        }
+        let (lane, kind) = state.lane(stream)?;
+        state.timeline.wait(lane, kind, &clock);
+        Ok(())
     }
 
     fn cuStreamGetCtx(stream: Handle<Stream>, out: Out<Handle<Context>>) {
