@@ -40,8 +40,10 @@ const TESTS: &[&[fn()]] = &[
     crate::float::TESTS,
     crate::half::TESTS,
     crate::integer::TESTS,
+    crate::sets::TESTS,
     crate::vector::TESTS,
     crate::warp::TESTS,
+    crate::widths::TESTS,
 ];
 
 #[test]

@@ -11,5 +11,7 @@ mod float;
 mod half;
 mod harness;
 mod integer;
+mod sets;
 mod vector;
 mod warp;
+mod widths;
