@@ -62,8 +62,8 @@ const DOUBLES: &[Form] = &[
     form("rsqrt.approx.ftz.f64 %d8, %d0;", Out::D, |[a, ..]| {
         (1.0 / f64::from_bits(a >> 32 << 32).sqrt()).to_bits() >> 32 << 32
     }),
-    form("fma.rn.f64 %d8, %d0, %d1, %d2;", Out::D, |x| fused(x)),
-    form("mad.rn.f64 %d8, %d0, %d1, %d2;", Out::D, |x| fused(x)),
+    form("fma.rn.f64 %d8, %d0, %d1, %d2;", Out::D, fused),
+    form("mad.rn.f64 %d8, %d0, %d1, %d2;", Out::D, fused),
 ];
 
 fn fused([a, b, c, _]: Operands) -> u64 {

@@ -32,8 +32,11 @@ const COMPARISONS: [Comparison; 18] = [
     ("nan", [false, false, false, true]),
 ];
 
+/// A modifier, and what it makes of a comparison and a predicate.
+type Combination = (&'static str, fn(bool, bool) -> bool);
+
 /// The predicate that a comparison is combined with is the lowest bit of the third operand.
-const COMBINATIONS: [(&str, fn(bool, bool) -> bool); 4] = [
+const COMBINATIONS: [Combination; 4] = [
     ("", |holds, _| holds),
     (".and", |holds, c| holds && c),
     (".or", |holds, c| holds || c),
@@ -75,7 +78,7 @@ fn check(
             let expected = |[a, b, c, _]: Operands| combine(holds[order(a, b)], c & 1 == 1);
             let body = format!("setp.{name}{combined}{flush}.{ty} %p4, {sources}");
             for (x, got) in operands.iter().zip(run(&body, Out::P, operands)) {
-                assert_eq!(got, expected(*x).into(), "{body} of {x:x?}");
+                assert_eq!(got, u64::from(expected(*x)), "{body} of {x:x?}");
             }
             for (to, bits, out) in results {
                 let dest = match out {

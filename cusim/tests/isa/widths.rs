@@ -50,7 +50,7 @@ fn low(x: i128, bits: u32) -> u64 {
 /// Products of two 64-bit numbers need all of i128, and unsigned ones more than that.
 fn high_half(a: i128, b: i128, signed: bool, bits: u32) -> i128 {
     if signed {
-        a * b >> bits
+        (a * b) >> bits
     } else {
         ((a as u128 * b as u128) >> bits) as i128
     }
@@ -119,7 +119,7 @@ proptest! {
                 if bits == 32 {
                     let cut = |x: u64| value(x, signed, 24);
                     let part24 = |a: u64, b: u64| match high {
-                        true => cut(a) * cut(b) >> 16,
+                        true => (cut(a) * cut(b)) >> 16,
                         false => cut(a) * cut(b),
                     };
                     check(&format!("mul24.{part}.{ty} %r8, %r0, %r1;"), out, &operands, |[a, b, ..]| {
@@ -165,11 +165,11 @@ proptest! {
         let clamp = |x: i128| x.clamp(i32::MIN.into(), i32::MAX.into());
         check("mad.hi.sat.s32 %r8, %r0, %r1, %r2;", Out::R, &operands, |x| {
             let [a, b, c, _] = values(x, true, 32);
-            low(clamp((a * b >> 32) + c), 32)
+            low(clamp(((a * b) >> 32) + c), 32)
         });
         check("mad24.hi.sat.s32 %r8, %r0, %r1, %r2;", Out::R, &operands, |x| {
             let [a, b, ..] = values(x, true, 24);
-            low(clamp((a * b >> 16) + value(x[2], true, 32)), 32)
+            low(clamp(((a * b) >> 16) + value(x[2], true, 32)), 32)
         });
         for (name, sign) in [("add", 1), ("sub", -1)] {
             check(&format!("{name}.sat.s32 %r8, %r0, %r1;"), Out::R, &operands, |x| {
