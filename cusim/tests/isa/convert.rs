@@ -14,6 +14,7 @@ pub const TESTS: &[fn()] = &[
     floats_saturate,
     floats_round_to_integers_in_their_format,
     floats_are_packed_in_pairs,
+    relu_and_satfinite,
     tensor_floats_keep_ten_bits,
 ];
 
@@ -106,16 +107,32 @@ fn float_to_integer(from: Format, operands: &[Operands]) {
     let (source, _) = register(from);
     for to in INTEGERS {
         let (dest, dest_bits, out) = to.register();
-        for (name, mode) in TO_INTEGER {
-            let body = format!("cvt.{name}.{}.{} %{dest}8, %{source}0;", to.name, from.name);
+        let modifiers: &[_] = match from {
+            F32 => &["", ".ftz", ".sat", ".ftz.sat"],
+            BF16 => &[""],
+            _ => &["", ".sat"],
+        };
+        let all = TO_INTEGER.into_iter();
+        for ((name, mode), modifier) in
+            all.flat_map(|mode| modifiers.iter().map(move |m| (mode, m)))
+        {
+            let body = format!(
+                "cvt.{name}{modifier}.{}.{} %{dest}8, %{source}0;",
+                to.name, from.name
+            );
             let results = run(&body, out, operands);
             for ([a, ..], got) in operands.iter().zip(results) {
+                let a = if modifier.starts_with(".ftz") {
+                    from.flush(*a)
+                } else {
+                    *a
+                };
                 let nan = if from == F64 || to.bits == 64 {
                     1i128 << (to.bits - 1)
                 } else {
                     0
                 };
-                let value = from.decode(*a).round(mode).map_or(nan, |x| to.clamp(x));
+                let value = from.decode(a).round(mode).map_or(nan, |x| to.clamp(x));
                 // The value in its type, then extended to the register as its type says.
                 let expected = low(to.value(low(value, to.bits)), dest_bits);
                 assert_eq!(got, expected, "{body} of {a:#x}");
@@ -132,6 +149,20 @@ fn integer_to_float(to: Format, operands: &[Operands]) {
             let body = format!("cvt.{name}.{}.{} %{dest}8, %{source}0;", to.name, from.name);
             let expected = |a| to.encode(Value::integer(from.value(a)), mode);
             check(&body, out, operands, expected, to);
+            if to != BF16 {
+                let body = body.replace(name, &format!("{name}.sat"));
+                let one = to.encode(Value::integer(1), mode);
+                let saturated = |a| match from.value(a) {
+                    ..=0 => 0,
+                    1.. => one,
+                };
+                check(&body, out, operands, saturated, to);
+            }
+            if to == F32 {
+                // An integer is never subnormal.
+                let body = body.replace(name, &format!("{name}.ftz"));
+                check(&body, out, operands, expected, to);
+            }
         }
     }
 }
@@ -141,8 +172,6 @@ fn float_to_float(from: Format, to: Format, operands: &[Operands]) {
     let widens = to.fraction >= from.fraction && to.exponent >= from.exponent;
     let modes: &[_] = if widens {
         &[("", Mode::Nearest)]
-    } else if to == F16 {
-        &MODES[..2]
     } else {
         &MODES
     };
@@ -207,7 +236,7 @@ proptest! {
 
     #[test]
     fn integers_become_floats(operands in integers()) {
-        for to in [F16, F32, F64] {
+        for to in [F16, BF16, F32, F64] {
             integer_to_float(to, &operands);
         }
     }
@@ -215,6 +244,7 @@ proptest! {
     #[test]
     fn floats_become_integers(halves in halves(), singles in floats32(), doubles in floats64()) {
         float_to_integer(F16, &halves);
+        float_to_integer(BF16, &halves);
         float_to_integer(F32, &singles);
         float_to_integer(F64, &doubles);
     }
@@ -223,8 +253,7 @@ proptest! {
     fn floats_change_format(halves in halves(), singles in floats32(), doubles in floats64()) {
         for (from, operands) in [(F16, &halves), (BF16, &halves), (F32, &singles), (F64, &doubles)] {
             for to in [F16, BF16, F32, F64] {
-                let is_offered = from != to && (to != BF16 || from == F32) && (from != BF16 || to == F32);
-                if is_offered {
+                if from != to {
                     float_to_float(from, to, operands);
                 }
             }
@@ -232,17 +261,26 @@ proptest! {
     }
 
     #[test]
-    fn floats_saturate(singles in floats32(), doubles in floats64()) {
+    fn floats_saturate(singles in floats32(), doubles in floats64(), halves in halves()) {
         saturate_float(F32, F32, "", &singles);
         saturate_float(F32, F16, ".rn", &singles);
         saturate_float(F64, F32, ".rn", &doubles);
         saturate_float(F64, F64, "", &doubles);
+        saturate_float(F64, F16, ".rn", &doubles);
+        saturate_float(F32, F64, "", &singles);
+        saturate_float(F16, F16, "", &halves);
+        saturate_float(F16, F32, "", &halves);
+        saturate_float(F16, F64, "", &halves);
     }
 
     #[test]
-    fn floats_round_to_integers_in_their_format(singles in floats32(), doubles in floats64()) {
+    fn floats_round_to_integers_in_their_format(
+        singles in floats32(),
+        doubles in floats64(),
+        halves in halves(),
+    ) {
         for (name, mode) in TO_INTEGER {
-            for (format, operands) in [(F32, &singles), (F64, &doubles)] {
+            for (format, operands) in [(F32, &singles), (F64, &doubles), (F16, &halves), (BF16, &halves)] {
                 let (file, out) = register(format);
                 let body = format!("cvt.{name}.{0}.{0} %{file}8, %{file}0;", format.name);
                 let rounded = |a| {
@@ -282,6 +320,40 @@ proptest! {
                             let nan = format.is_nan(half) && format.is_nan(expected);
                             prop_assert!(half == expected || nan, "{body} of {from:#x} is {half:#x}");
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    /// NaN stays NaN with `.satfinite`, here as the canonical one.
+    #[test]
+    fn relu_and_satfinite(operands in floats32()) {
+        for format in [F16, BF16] {
+            for (name, mode) in &MODES[..2] {
+                for (modifier, relu, finite) in
+                    [(".relu", true, false), (".satfinite", false, true), (".relu.satfinite", true, true)]
+                {
+                    let one = |a: u64| match format.encode(F32.decode(a), *mode) {
+                        _ if relu && F32.decode(a).is_negative() => 0,
+                        bits if finite && bits & !format.sign() == format.infinity() => bits - 1,
+                        bits => bits,
+                    };
+                    let agrees = |got: u64, expected: u64| {
+                        got == expected
+                            || format.is_nan(got) && format.is_nan(expected)
+                            // The ISA does not say which zero becomes of -0.
+                            || relu && (got | expected) & !format.sign() == 0
+                    };
+                    let ty = format.name;
+                    let body = format!("cvt.{name}{modifier}.{ty}.f32 %h8, %f0;");
+                    for ([a, ..], got) in operands.iter().zip(run(&body, Out::H, &operands)) {
+                        prop_assert!(agrees(got, one(*a)), "{body} of {a:#x} is {got:#x}");
+                    }
+                    let body = format!("cvt.{name}{modifier}.{ty}x2.f32 %r8, %f0, %f1;");
+                    for ([a, b, ..], got) in operands.iter().zip(run(&body, Out::R, &operands)) {
+                        let fits = agrees(got >> 16, one(*a)) && agrees(got & 0xffff, one(*b));
+                        prop_assert!(fits, "{body} of {a:#x}, {b:#x} is {got:#x}");
                     }
                 }
             }

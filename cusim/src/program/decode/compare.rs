@@ -247,10 +247,15 @@ impl Context<'_> {
             return form.unknown();
         };
         let sources = vec![self.any(a, wide)?, self.any(b, wide)?, Reg::W(self.w(c)?)];
+        let read = if form.has("ftz") { ftz } else { f };
         let f = move |s: &[u64; 4]| {
             let c = s[2] as u32;
             // -0 is not negative; NaN chooses b.
-            let first = if is_float { f(c) >= 0.0 } else { c as i32 >= 0 };
+            let first = if is_float {
+                read(c) >= 0.0
+            } else {
+                c as i32 >= 0
+            };
             if first { s[0] } else { s[1] }
         };
         Ok(Op::Scalar(Box::new(f), self.dest(&o[0])?, sources))

@@ -256,8 +256,10 @@ fn int_to_int(a: u64, from: Integer, to: Integer, sat: bool, dest_bits: u32) -> 
 fn int_to_float(form: &Form<'_>, from: Integer, to: &str) -> Result<Scalar> {
     if to == "f64" {
         let rounding = form.rounding().unwrap_or(Rounding::Nearest);
+        let sat = form.has("sat");
         return Ok(Box::new(move |s| {
             let value = int_value(s[0], from);
+            let value = if sat { value.clamp(0, 1) } else { value };
             let near = value as f64;
             let lost = (value - near as i128) as f64;
             Format::F64.direct(near.to_bits(), lost, rounding)
