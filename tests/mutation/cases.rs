@@ -237,6 +237,10 @@ fn norm_cases<T: Element>(device: &Device) -> Result<()> {
             run(tiny(one_plus), 2, width, 0, deviation)?;
         }
     }
+    // Of many means, some round otherwise without the last step of a division.
+    for (width, deviation) in [(77, 1e25), (501, 1e-25), (1201, 1e25)] {
+        run(tiny(plain), 16, width, 0, deviation)?;
+    }
     Ok(())
 }
 
