@@ -79,10 +79,11 @@ fn perturbed_results_stay_within_their_bounds_and_fill_them() {
 fn halves_stay_within_their_bounds_and_fill_them() {
     let bound = |exponent: f64| exponent.exp2();
     type Width = fn(f64, f64) -> f64;
+    type Half = (&'static str, fn(f64) -> f64, f64, Width, bool);
     let (relative, absolute): (Width, Width) = (|part, exact| part * exact, |width, _| width);
     let bf16_value = |bits: u16| bf16::from_bits(bits).to_f64();
     let f16_value = |bits: u16| f16::from_bits(bits).to_f64();
-    let forms: [(&str, fn(f64) -> f64, f64, Width, bool); 4] = [
+    let forms: [Half; 4] = [
         ("ex2.approx.f16", f64::exp2, bound(-9.9), relative, false),
         (
             "ex2.approx.ftz.bf16",
