@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, mode, normal};
+use common::{
+    Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, in_every_mode, mode, normal,
+};
 use ferroflash::reference::{self, Exact, Rounded};
 use ferroflash::{DType, Element, Mask, Prefill, PrefillArgs};
 use half::{bf16, f16};
@@ -180,4 +182,19 @@ proptest! {
             _ => passes::<f16>(&case)?,
         }
     }
+}
+
+#[test]
+fn prefill_is_as_exact_in_every_mode() {
+    let small = case().prop_filter("for many modes", |case| {
+        let rows = case.batch * case.kv_heads * case.group_size * case.seqlen_q;
+        rows * case.seqlen_k * case.head_dim < 2_000_000
+    });
+    in_every_mode((small, any::<bool>()), |(case, bf16_)| {
+        if *bf16_ {
+            passes::<bf16>(case)
+        } else {
+            passes::<f16>(case)
+        }
+    });
 }

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, mode, normal};
+use common::{
+    Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, in_every_mode, mode, normal,
+};
 use ferroflash::reference::{self, Exact, Rounded};
 use ferroflash::{DType, Element, Layout, RmsNorm, WeightForm};
 use half::{bf16, f16};
@@ -147,6 +149,16 @@ proptest! {
             _ => passes::<f32>(&case)?,
         }
     }
+}
+
+#[test]
+fn rms_norm_is_as_exact_in_every_mode() {
+    let dtype = prop::sample::select(DType::ALL.to_vec());
+    in_every_mode((case(), dtype), |(case, dtype)| match dtype {
+        DType::BF16 => passes::<bf16>(case),
+        DType::F16 => passes::<f16>(case),
+        _ => passes::<f32>(case),
+    });
 }
 
 /// One call on row-major rows that are all of one width, held to the rule.

@@ -1,7 +1,9 @@
 //! RoPE against the f64 reference, on drawn shapes, layouts and options.
 mod common;
 
-use common::{Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, mode, normal};
+use common::{
+    Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, in_every_mode, mode, normal,
+};
 use ferroflash::reference::{self, Angles, Exact, Rounded};
 use ferroflash::{DType, Element, Frequencies, Layout, Positions, Rope, RopeArgs, RopeStyle};
 use half::{bf16, f16};
@@ -176,6 +178,16 @@ proptest! {
             _ => passes::<f32>(&case)?,
         }
     }
+}
+
+#[test]
+fn rope_is_as_exact_in_every_mode() {
+    let dtype = prop::sample::select(DType::ALL.to_vec());
+    in_every_mode((case(), dtype), |(case, dtype)| match dtype {
+        DType::BF16 => passes::<bf16>(case),
+        DType::F16 => passes::<f16>(case),
+        _ => passes::<f32>(case),
+    });
 }
 
 /// The angle at a position of a million and beyond, against f64: sines of f32 angles would be off by whole

@@ -10,6 +10,8 @@ use ferroflash::reference::HostTensor;
 use ferroflash::{Element, Kernels, Layout, TensorView, TensorViewMut};
 use half::f16;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
@@ -55,6 +57,31 @@ pub fn mode() -> impl Strategy<Value = Mode> {
     let any =
         (0..16u64, mma, any::<bool>()).prop_map(|(seed, mma, perturb)| Mode { seed, mma, perturb });
     prop_oneof![Just(Mode::default()), any]
+}
+
+/// Runs a case in each of eight schedules of each tensor core, with approximations rounded correctly and perturbed:
+/// another case each time, the same ones in every run. A GPU has one mode only.
+pub fn in_every_mode<C: std::fmt::Debug>(
+    cases: impl Strategy<Value = C>,
+    passes: impl Fn(&C) -> Result<(), TestCaseError>,
+) {
+    let device = cusim::Device::from_env("FERROFLASH_DEVICE").expect("a device");
+    let mut runner = TestRunner::deterministic();
+    let mut run = |mode: Mode| {
+        let case = cases.new_tree(&mut runner).expect("a case").current();
+        let _mode = enter(mode);
+        passes(&case).unwrap_or_else(|error| panic!("{mode:?}: {error}\n{case:?}"));
+    };
+    if !device.is_emulated() {
+        return run(Mode::default());
+    }
+    for mma in [MmaMode::Fast, MmaMode::Ampere, MmaMode::Hopper] {
+        for perturb in [false, true] {
+            for seed in 0..8 {
+                run(Mode { seed, mma, perturb });
+            }
+        }
+    }
 }
 
 /// Switches the emulator, which has one mode for the whole process, until the guard is dropped.

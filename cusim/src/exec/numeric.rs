@@ -180,9 +180,10 @@ fn perturb(
             if !dest.ty.is_normal(rounded) || !dest.ty.is_normal(exact) {
                 continue;
             }
-            // What rounding adds afterwards is within the bound too.
-            let room =
-                approximate.bound.width(exact, operands[0], dest.ty) - dest.ty.ulp(exact) / 2.0;
+            let width = approximate.bound.width(exact, operands[0], dest.ty);
+            // What rounding adds afterwards is within the bound too, even where steps are wider than at the
+            // exact result.
+            let room = width - dest.ty.ulp(exact.abs() + width) / 2.0;
             let share = (hash >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
             let moved = exact + share * room.max(0.0);
             if dest.ty.is_normal(moved) && room > 0.0 {

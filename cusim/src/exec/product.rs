@@ -7,17 +7,21 @@
 //! tf32), Hopper F = 25 and blocks of 16 (8 of tf32). Where k is larger than a block, the result of one is the
 //! accumulator of the next.
 //!
-//! What the paper's abstract model leaves open is decided here: terms that are zero have no exponent, a sum of zero is
-//! +0, and where the result is f16 the accumulator between blocks is too.
-
-use std::ops::Range;
-
-use half::f16;
+//! Subnormal numbers are not normalised before they are aligned: they have the smallest exponent of their format.
+//! Where the result is f16, the accumulator between blocks is too. NaN is 0x7fffffff, in f16 0x7fff, and comes of
+//! infinities of both signs and of their products with zero, as anywhere; sums too large for f32 are infinite although
+//! they are cut.
+//!
+//! The authors' own program leaves open what exponent a term of zero has (in different versions of it -126 and far
+//! below any other, which matters only to sums below 2^-126) and what sign a sum of zero has. Here zeros have no
+//! exponent, a sum of zero is +0, and what is cut to zero keeps its sign.
 
 use super::MmaMode;
 use super::warp::Warp;
-use crate::program::lanes::{NAN_F32, f32_of_bf16, f32_of_f16};
+use crate::program::lanes::{NAN_F32, f16_bits, f32_of_bf16, f32_of_f16};
 use crate::program::op::{Element, Lanes, Mma};
+use crate::program::rounding::{Format, Rounding};
+use crate::program::simd::{Loops, vectorized};
 
 /// Rows of a and d, columns of b and d.
 const ROWS: usize = 16;
@@ -78,6 +82,7 @@ impl Operands {
 }
 
 /// Calls `each` with register, bit, row and column of each element of c or d that a lane has.
+#[inline(always)]
 pub(super) fn for_accumulators(
     half: bool,
     lane: usize,
@@ -96,67 +101,131 @@ pub(super) fn for_accumulators(
 
 /// d = a b + c.
 pub(super) fn multiply(warp: &Warp, mma: &Mma, mode: MmaMode) -> [Lanes; 4] {
-    let operands = Operands::of(warp, mma);
-    let model = Model::of(mode, mma.element);
-    let a = operands.a.map(|row| Vector::of(&row[..operands.k]));
-    let b = operands.b.map(|column| Vector::of(&column[..operands.k]));
-    let mut result = [[0; 32]; 4];
-    (0..32).for_each(|lane| {
-        for_accumulators(mma.half[0], lane, |reg, shift, row, column| {
-            let mut sum = operands.c[row][column];
-            for start in (0..operands.k).step_by(model.block) {
-                let block = start..(start + model.block).min(operands.k);
-                let total = model.sum(&a[row], &b[column], block, sum);
-                sum = if mma.half[0] {
-                    total.to_f16()
-                } else {
-                    total.to_f32()
-                };
-            }
-            let bits = if mma.half[0] {
-                f16_bits(sum)
-            } else {
-                sum.to_bits()
-            };
-            result[reg][lane] |= bits << shift;
-        });
-    });
-    result
+    vectorized(Multiply {
+        operands: Operands::of(warp, mma),
+        mma,
+        mode,
+    })
 }
 
-/// The NaN of an f16 result is 0x7fff.
-fn f16_bits(value: f32) -> u32 {
-    if value.is_nan() {
-        0x7fff
-    } else {
-        f16::from_f32(value).to_bits().into()
-    }
+struct Multiply<'a> {
+    operands: Operands,
+    mma: &'a Mma,
+    mode: MmaMode,
 }
 
-/// A row of a or a column of b, taken apart.
-struct Vector {
-    values: [f32; LONGEST],
-    parts: [(i64, i32); LONGEST],
-    is_finite: bool,
-}
+impl Loops for Multiply<'_> {
+    type Output = [Lanes; 4];
 
-impl Vector {
-    fn of(elements: &[f32]) -> Self {
-        let mut values = [0.0; LONGEST];
-        values[..elements.len()].copy_from_slice(elements);
-        Self {
-            values,
-            parts: values.map(parts),
-            is_finite: values.iter().all(|value| value.is_finite()),
+    #[inline(always)]
+    fn call(self) -> [Lanes; 4] {
+        let (block, fraction_bits) = match self.mode {
+            MmaMode::Hopper => (16, 25),
+            MmaMode::Fast | MmaMode::Ampere => (8, 24),
+        };
+        let block = if self.mma.element == Element::Tf32 {
+            block / 2
+        } else {
+            block
+        };
+        match block.min(self.operands.k) {
+            16 => self.run::<16>(fraction_bits),
+            8 => self.run::<8>(fraction_bits),
+            _ => self.run::<4>(fraction_bits),
         }
     }
 }
 
-/// How many products are summed at once, and how exactly.
-#[derive(Debug, Clone, Copy)]
-struct Model {
-    block: usize,
-    fraction_bits: i32,
+impl Multiply<'_> {
+    /// In blocks of `B` products.
+    #[inline(always)]
+    fn run<const B: usize>(self, fraction_bits: i32) -> [Lanes; 4] {
+        let Self { operands, mma, .. } = self;
+        let smallest = |half: bool| if half { F16_SMALLEST } else { F32_SMALLEST };
+        let of_operands = smallest(mma.element == Element::F16);
+        let of_sums = smallest(mma.half[0] && mma.half[1]);
+        let mut b = [Vector::ZERO; COLUMNS];
+        for (b, column) in b.iter_mut().zip(operands.b) {
+            *b = Vector::of(column, of_operands);
+        }
+        let mut sums = operands.c;
+        for (sums, row) in sums.iter_mut().zip(operands.a) {
+            let a = Vector::of(row, of_operands);
+            for (sum, b) in sums.iter_mut().zip(&b) {
+                for start in (0..operands.k).step_by(B) {
+                    let (a, b) = (a.block::<B>(start), b.block::<B>(start));
+                    let total = add(fraction_bits, a, b, (*sum, of_sums));
+                    *sum = if mma.half[0] {
+                        total.to_f16()
+                    } else {
+                        total.to_f32()
+                    };
+                }
+            }
+        }
+        let mut result = [[0; 32]; 4];
+        (0..32).for_each(|lane| {
+            for_accumulators(mma.half[0], lane, |reg, shift, row, column| {
+                let sum = sums[row][column];
+                let bits = if mma.half[0] {
+                    f16_bits(sum)
+                } else {
+                    sum.to_bits()
+                };
+                result[reg][lane] |= bits << shift;
+            });
+        });
+        result
+    }
+}
+
+/// A row of a or a column of b, taken apart.
+#[derive(Clone, Copy)]
+struct Vector {
+    values: [f32; LONGEST],
+    /// With 10 bits behind the point, which is as many as any format has.
+    significands: [i32; LONGEST],
+    exponents: [i32; LONGEST],
+}
+
+/// So many elements of a [`Vector`].
+struct Block<'a, const B: usize> {
+    values: &'a [f32; B],
+    significands: &'a [i32; B],
+    exponents: &'a [i32; B],
+}
+
+impl Vector {
+    const ZERO: Self = Self {
+        values: [0.0; LONGEST],
+        significands: [0; LONGEST],
+        exponents: [0; LONGEST],
+    };
+
+    #[inline(always)]
+    fn of(values: [f32; LONGEST], smallest: i32) -> Self {
+        let mut vector = Self {
+            values,
+            ..Self::ZERO
+        };
+        for (at, &value) in values.iter().enumerate() {
+            let (significand, exponent) = parts(value, smallest);
+            // The last 13 bits are zeros.
+            vector.significands[at] = significand >> 13;
+            vector.exponents[at] = exponent;
+        }
+        vector
+    }
+
+    #[inline(always)]
+    fn block<const B: usize>(&self, start: usize) -> Block<'_, B> {
+        let chunk = start / B;
+        Block {
+            values: &self.values.as_chunks().0[chunk],
+            significands: &self.significands.as_chunks().0[chunk],
+            exponents: &self.exponents.as_chunks().0[chunk],
+        }
+    }
 }
 
 /// A sum before it is rounded.
@@ -168,80 +237,80 @@ enum Total {
     Nan,
 }
 
-/// A finite number as an integer times a power of two, and its exponent: that of its leading bit, or the
-/// smallest there is for its type.
-fn parts(value: f32) -> (i64, i32) {
+/// Exponents of subnormal numbers by format; bf16 and tf32 have those of f32.
+const F16_SMALLEST: i32 = -14;
+const F32_SMALLEST: i32 = -126;
+
+/// A finite number as an integer with 23 bits behind the point, and its exponent: that of its leading bit, or
+/// the smallest of its format, whose subnormal numbers are not normalised.
+#[inline(always)]
+fn parts(value: f32, smallest: i32) -> (i32, i32) {
     let bits = value.to_bits();
     let exponent = (bits >> 23 & 0xff) as i32;
-    let fraction = i64::from(bits & 0x7f_ffff);
+    let fraction = (bits & 0x7f_ffff) as i32;
     let magnitude = if exponent == 0 {
         fraction
     } else {
         fraction | 1 << 23
     };
+    let exponent = exponent.max(1) - 127;
+    // A subnormal number of a shorter format has zeros where it is shifted out, if it is not zero itself.
+    let magnitude = magnitude >> (smallest - exponent).clamp(0, 31);
     let signed = if value.is_sign_negative() {
         -magnitude
     } else {
         magnitude
     };
-    (signed, exponent.max(1) - 127)
+    (signed, exponent.max(smallest))
 }
 
-impl Model {
-    fn of(mode: MmaMode, element: Element) -> Self {
-        let (block, fraction_bits) = match mode {
-            MmaMode::Hopper => (16, 25),
-            MmaMode::Fast | MmaMode::Ampere => (8, 24),
-        };
-        let block = if element == Element::Tf32 {
-            block / 2
-        } else {
-            block
-        };
-        Self {
-            block,
-            fraction_bits,
-        }
-    }
+/// Less than the exponent of any term by more than a sum is wide: what has it is cut to nothing.
+const NO_EXPONENT: i32 = -1000;
 
-    /// The sum of a block of the products of a and b and of c.
-    fn sum(self, a: &Vector, b: &Vector, block: Range<usize>, c: f32) -> Total {
-        if !(a.is_finite && b.is_finite && c.is_finite())
-            && let Some(special) = special(&a.values[block.clone()], &b.values[block.clone()], c)
-        {
-            return special;
+/// The sum of a block of the products of a and b and of c, which comes with the smallest exponent of its format.
+#[inline(always)]
+fn add<const B: usize>(
+    fraction_bits: i32,
+    a: Block<'_, B>,
+    b: Block<'_, B>,
+    (c, smallest): (f32, i32),
+) -> Total {
+    let mut products = [0; B];
+    let mut exponents = [NO_EXPONENT; B];
+    let mut largest = NO_EXPONENT;
+    for at in 0..B {
+        products[at] = a.significands[at] * b.significands[at];
+        if products[at] != 0 {
+            exponents[at] = a.exponents[at] + b.exponents[at];
         }
-        // Significands have 23 bits behind the point, products 46. Elements that are subnormal in their own
-        // type are normal in f32: their products have the exponents of hardware that normalises them.
-        let mut products = [(0, i32::MIN); LONGEST];
-        let pairs = a.parts[block.clone()].iter().zip(&b.parts[block]);
-        for (product, ((a, a_exponent), (b, b_exponent))) in products.iter_mut().zip(pairs) {
-            *product = (a * b, a_exponent + b_exponent);
-        }
-        let (c, exponent) = parts(c);
-        let mut largest = if c == 0 { i32::MIN } else { exponent };
-        for &(product, exponent) in &products {
-            if product != 0 {
-                largest = largest.max(exponent);
-            }
-        }
-        if largest == i32::MIN {
-            return Total::Finite(0, 0);
-        }
-        // Division cuts towards zero.
-        let cut = |significand: i64, shift: i32| match shift {
-            0.. => significand << shift,
-            -62.. => significand / (1 << -shift),
-            _ => 0,
-        };
-        let mut sum = cut(c, self.fraction_bits - 23 + exponent - largest);
-        for (product, exponent) in products {
-            if product != 0 {
-                sum += cut(product, self.fraction_bits - 46 + exponent - largest);
-            }
-        }
-        Total::Finite(sum, largest - self.fraction_bits)
+        largest = largest.max(exponents[at]);
     }
+    // Infinities and NaN have an exponent of 128; the product with a small number or zero hides it.
+    let is_finite = a.exponents.iter().chain(b.exponents).all(|&e| e < 128);
+    if !(is_finite && c.is_finite())
+        && let Some(special) = special(a.values, b.values, c)
+    {
+        return special;
+    }
+    let (c, exponent) = parts(c, smallest);
+    if c != 0 {
+        largest = largest.max(exponent);
+    }
+    if largest == NO_EXPONENT {
+        return Total::Finite(0, 0);
+    }
+    // Of magnitudes, so that both signs are cut towards zero. Shifted up they have at most 27 bits, of 32.
+    let cut = |significand: i32, digits: i32, exponent: i32| {
+        let magnitude = significand.unsigned_abs() << (fraction_bits - digits);
+        let magnitude = (magnitude >> (largest - exponent).min(31)) as i32;
+        let sign = significand >> 31;
+        i64::from((magnitude ^ sign) - sign)
+    };
+    let mut sum = cut(c, 23, exponent.min(largest));
+    for at in 0..B {
+        sum += cut(products[at], 20, exponents[at]);
+    }
+    Total::Finite(sum, largest - fraction_bits)
 }
 
 /// What NaN and infinities lead to.
@@ -265,6 +334,7 @@ fn special(a: &[f32], b: &[f32], c: f32) -> Option<Total> {
 
 impl Total {
     /// Cut towards zero; what is too large is an infinity.
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         let (sum, exponent) = match self {
             Self::Nan => return f32::from_bits(NAN_F32),
@@ -281,7 +351,7 @@ impl Total {
             shift @ 0.. => magnitude >> shift,
             shift => magnitude << -shift,
         };
-        let value = kept as f64 * (f64::from(unit)).exp2();
+        let value = kept as f64 * power(unit);
         let value = if value > f64::from(f32::MAX) {
             f32::INFINITY
         } else {
@@ -297,11 +367,16 @@ impl Total {
             Self::Infinite(negative) => infinity(negative),
             // An integer of fewer than 53 bits.
             Self::Finite(sum, exponent) => {
-                let value = sum as f64 * f64::from(exponent).exp2();
-                f16::from_f64(value).to_f32()
+                let value = sum as f64 * power(exponent);
+                f32_of_f16(Format::F16.encode(value, Rounding::Nearest) as u32)
             }
         }
     }
+}
+
+/// 2 to the power of an exponent in the range of f64.
+fn power(exponent: i32) -> f64 {
+    f64::from_bits(((1023 + exponent) as u64) << 52)
 }
 
 fn infinity(negative: bool) -> f32 {
@@ -313,121 +388,4 @@ fn infinity(negative: bool) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const AMPERE: Model = Model {
-        block: 8,
-        fraction_bits: 24,
-    };
-    const HOPPER: Model = Model {
-        block: 16,
-        fraction_bits: 25,
-    };
-
-    #[test]
-    fn small_terms_are_cut_at_the_largest() {
-        let two = |exponent: i32| (f64::from(exponent)).exp2() as f32;
-        // 2^-24 is the last bit of Ampere behind 1, 2^-25 of Hopper.
-        let one_and = |model: Model, small: i32| {
-            let (a, b) = ([1.0, two(small / 2)], [1.0, two(small - small / 2)]);
-            sum(model, &a, &b, 0.0)
-        };
-        assert_eq!(one_and(AMPERE, -24), Total::Finite((1 << 24) + 1, -24));
-        assert_eq!(one_and(AMPERE, -25), Total::Finite(1 << 24, -24));
-        assert_eq!(one_and(HOPPER, -25), Total::Finite((1 << 25) + 1, -25));
-        assert_eq!(one_and(HOPPER, -26), Total::Finite(1 << 25, -25));
-        // Many of them add up before they are cut to f32, unlike in sums that round each time.
-        let a = [1.0, two(-12), two(-12), two(-12), two(-12)];
-        assert_eq!(sum(AMPERE, &a, &a, 0.0).to_f32(), 1.0 + 4.0 * two(-24));
-        // Towards zero, for both signs.
-        let down = [1.0, two(-12), 0.0];
-        assert_eq!(sum(AMPERE, &down, &down, 0.0).to_f32(), 1.0);
-        assert_eq!(
-            sum(AMPERE, &down, &[-1.0, -two(-12), 0.0], 0.0).to_f32(),
-            -1.0
-        );
-    }
-
-    #[test]
-    fn special_values_are_those_of_the_hardware() {
-        let inf = f32::INFINITY;
-        assert_eq!(sum(AMPERE, &[inf], &[0.0], 1.0), Total::Nan);
-        assert_eq!(sum(AMPERE, &[inf], &[1.0], -inf), Total::Nan);
-        assert_eq!(sum(AMPERE, &[inf], &[-1.0], 1.0), Total::Infinite(true));
-        assert_eq!(
-            sum(AMPERE, &[f32::NAN], &[1.0], 1.0).to_f32().to_bits(),
-            NAN_F32
-        );
-        let zero = sum(AMPERE, &[-1.0, 1.0], &[1.0, 1.0], -0.0).to_f32();
-        assert_eq!(zero.to_bits(), 0);
-        let huge = sum(AMPERE, &[f32::MAX, f32::MAX], &[1.0, 1.0], 0.0);
-        assert_eq!(huge.to_f32(), inf);
-        let tiny = f32::from_bits(3);
-        assert_eq!(
-            sum(AMPERE, &[0.0], &[1.0], tiny).to_f32(),
-            tiny,
-            "subnormals stay"
-        );
-    }
-
-    fn sum(model: Model, a: &[f32], b: &[f32], c: f32) -> Total {
-        model.sum(&Vector::of(a), &Vector::of(b), 0..a.len(), c)
-    }
-
-    /// The same sum in steps of an exact fraction, by 128-bit integers in units of 2^-100.
-    fn by_definition(model: Model, a: &[f32], b: &[f32], c: f32) -> i128 {
-        let unit = |value: f64| (value * 100f64.exp2()) as i128;
-        let terms: Vec<f64> = a
-            .iter()
-            .zip(b)
-            .map(|(&a, &b)| f64::from(a) * f64::from(b))
-            .chain([f64::from(c)])
-            .collect();
-        let exponent = |value: f32| value.abs().log2().floor() as i32;
-        let mut largest = i32::MIN;
-        for (&a, &b) in a.iter().zip(b) {
-            if a * b != 0.0 {
-                largest = largest.max(exponent(a) + exponent(b));
-            }
-        }
-        if c != 0.0 {
-            largest = largest.max(exponent(c));
-        }
-        if largest == i32::MIN {
-            return 0;
-        }
-        let step = 1i128 << (100 + largest - model.fraction_bits);
-        terms.iter().map(|&term| unit(term) / step * step).sum()
-    }
-
-    fn half() -> impl Strategy<Value = f32> {
-        (-1000..1000_i32, -8..8_i32)
-            .prop_map(|(value, exponent)| value as f32 * (exponent as f32).exp2() / 1024.0)
-    }
-
-    proptest! {
-        #[test]
-        fn sums_are_those_of_the_definition(
-            a in prop::collection::vec(half(), 16),
-            b in prop::collection::vec(half(), 16),
-            c in -4.0..4.0f32,
-        ) {
-            for model in [AMPERE, HOPPER] {
-                let (a, b) = (&a[..model.block], &b[..model.block]);
-                let want = by_definition(model, a, b, c);
-                let Total::Finite(significand, exponent) = sum(model, a, b, c) else {
-                    panic!("finite operands");
-                };
-                let got = i128::from(significand) << (100 + exponent);
-                prop_assert_eq!(got, want);
-                let exact = want as f64 / 100f64.exp2();
-                let cut = sum(model, a, b, c).to_f32();
-                prop_assert!(f64::from(cut).abs() <= exact.abs());
-                let next = f32::from_bits(cut.to_bits() + 1);
-                prop_assert!(exact == 0.0 || f64::from(next).abs() > exact.abs());
-            }
-        }
-    }
-}
+mod tests;

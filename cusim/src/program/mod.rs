@@ -5,7 +5,7 @@ mod forms;
 mod inline;
 pub(crate) mod lanes;
 pub(crate) mod op;
-mod rounding;
+pub(crate) mod rounding;
 pub(crate) mod simd;
 mod slots;
 pub(crate) mod text;

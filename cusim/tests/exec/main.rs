@@ -4,6 +4,7 @@ mod arithmetic;
 mod blocks;
 mod control;
 mod faults;
+mod fused;
 mod machine;
 mod matrix;
 mod memory;

@@ -2,6 +2,7 @@
 
 use cusim::exec::Checks;
 use cusim::fault::FaultKind;
+use half::{bf16, f16};
 
 use crate::machine::Machine;
 
@@ -69,6 +70,70 @@ fn perturbed_results_stay_within_their_bounds_and_fill_them() {
         }
         assert!(widest > 0.9, "{instruction}: at most {widest} of the bound");
         assert!(moved > 200, "{instruction}: only {moved} were moved");
+    }
+}
+
+/// The bounds of the 16-bit forms are far wider than a step, and absolute for `tanh`, so that they show best where
+/// it is small: below a quarter.
+#[test]
+fn halves_stay_within_their_bounds_and_fill_them() {
+    let bound = |exponent: f64| exponent.exp2();
+    type Width = fn(f64, f64) -> f64;
+    type Half = (&'static str, fn(f64) -> f64, f64, Width, bool);
+    let (relative, absolute): (Width, Width) = (|part, exact| part * exact, |width, _| width);
+    let bf16_value = |bits: u16| bf16::from_bits(bits).to_f64();
+    let f16_value = |bits: u16| f16::from_bits(bits).to_f64();
+    let forms: [Half; 4] = [
+        ("ex2.approx.f16", f64::exp2, bound(-9.9), relative, false),
+        (
+            "ex2.approx.ftz.bf16",
+            f64::exp2,
+            bound(-7.0),
+            relative,
+            true,
+        ),
+        (
+            "tanh.approx.f16",
+            f64::tanh,
+            bound(-10.987),
+            absolute,
+            false,
+        ),
+        ("tanh.approx.bf16", f64::tanh, bound(-8.0), absolute, true),
+    ];
+    for (instruction, function, part, width, is_bf16) in forms {
+        let value: &dyn Fn(u16) -> f64 = if is_bf16 { &bf16_value } else { &f16_value };
+        let inputs: Vec<u16> = (0..512)
+            .map(|at| match f64::from(at) / 2048.0 + 0.001 {
+                x if is_bf16 => bf16::from_f64(x).to_bits(),
+                x => f16::from_f64(x).to_bits(),
+            })
+            .collect();
+        let body = format!(
+            "mov.u32 %r0, %tid.x; mul.wide.u32 %rd0, %r0, 2; add.u64 %rd1, %rd0, %p0; add.u64 %rd2, %rd0, %p1;\n\
+             ld.global.u16 %h0, [%rd1]; {instruction} %h1, %h0; st.global.u16 [%rd2], %h1;"
+        );
+        let mut machine = Machine::of(2, &body).seed(5);
+        machine.options.perturb = true;
+        let source = machine.upload(&inputs, u16::to_le_bytes);
+        let target = machine.alloc(1024);
+        machine
+            .launch(512, &[source, target])
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let mut widest = 0f64;
+        for (x, got) in inputs
+            .iter()
+            .zip(machine.download(target, 1024).as_chunks::<2>().0)
+        {
+            let (x, got) = (value(*x), value(u16::from_le_bytes(*got)));
+            let off = (got - function(x)).abs() / width(part, function(x));
+            assert!(
+                off <= 1.0,
+                "{instruction} of {x}: {got} is {off} of the bound away"
+            );
+            widest = widest.max(off);
+        }
+        assert!(widest > 0.9, "{instruction}: at most {widest} of the bound");
     }
 }
 

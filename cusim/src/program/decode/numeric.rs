@@ -25,7 +25,7 @@ fn approximate(form: &Form<'_>, ty: FloatType) -> Option<Approximate> {
         ("cos", F32) => (|a, _| a.cos(), Bound::Angle),
         ("tanh", F32) => (|a, _| a.tanh(), Bound::Relative(power(-11.0))),
         ("tanh", F16 | F16x2) => (|a, _| a.tanh(), Bound::Absolute(power(-10.987))),
-        ("tanh", Bf16 | Bf16x2) => (|a, _| a.tanh(), Bound::Relative(power(-8.0))),
+        ("tanh", Bf16 | Bf16x2) => (|a, _| a.tanh(), Bound::Absolute(power(-8.0))),
         _ => return None,
     };
     Some(Approximate { function, bound })
