@@ -27,11 +27,12 @@ impl Clock {
 }
 
 /// How a stream stands to the legacy default stream of its context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Kind {
     /// It is the default stream of this context: it waits for all blocking ones, and they for it.
     Legacy(u64),
     Blocking(u64),
+    #[default]
     NonBlocking,
 }
 
@@ -48,12 +49,6 @@ pub(super) struct Timeline {
     streams: HashMap<u64, (Kind, Clock)>,
     host: Clock,
     operations: VecDeque<Operation>,
-}
-
-impl Default for Kind {
-    fn default() -> Self {
-        Self::NonBlocking
-    }
 }
 
 impl Timeline {
