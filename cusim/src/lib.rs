@@ -36,7 +36,7 @@
 //! | `CUSIM_MMA` | how tensor cores round: `fast` (default), `ampere` or `hopper` |
 //! | `CUSIM_PERTURB` | 1: approximate instructions give any result within their documented bounds |
 //! | `CUSIM_THREADS` | the most threads that run the blocks of a launch; one for each core by default |
-//! | `CUSIM_PROFILE` | a file for the [profile](profile) of all launches, written when the process ends: `.json`, `.html`, or else a table |
+//! | `CUSIM_PROFILE` | a file for the [profile] of all launches, written when the process ends: `.json`, `.html`, or else a table |
 //! | `CUSIM_FAIL` | calls that are to fail: `alloc:3` for the third allocation, also `launch`, `copy`, `module` and `sync`, or any function by its name; `=CUDA_ERROR_…` behind it chooses the error; several with commas between |
 //! | `CUSIM_LIBRARY` | path of the shared library, instead of where it is looked for |
 
