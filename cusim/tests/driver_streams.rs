@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cudarc::driver::sys::{self, CUevent_flags, CUresult};
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream, DevicePtr, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
 
 fn context() -> Arc<CudaContext> {
     cusim::Device::select(cusim::Choice::Cusim)
@@ -345,4 +346,59 @@ fn streams_that_write_one_buffer_must_be_ordered() {
     assert_eq!(ordered, Ok(()));
     let waited = in_two_streams(|first, _| first.synchronize().expect("no fault"));
     assert_eq!(waited, Ok(()));
+}
+
+/// Sets one word in `low` and one in `high` with the two lanes of one instruction.
+const FAR_APART: &str = r#"
+.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry far_apart(.param .u64 low, .param .u64 high)
+{
+    .reg .pred %p<2>;
+    .reg .b32 %r<3>;
+    .reg .b64 %rd<4>;
+    ld.param.u64 %rd1, [low];
+    ld.param.u64 %rd2, [high];
+    mov.u32 %r1, %tid.x;
+    setp.eq.u32 %p1, %r1, 0;
+    selp.b64 %rd3, %rd1, %rd2, %p1;
+    st.global.u32 [%rd3], %r1;
+    ret;
+}
+"#;
+
+#[test]
+fn what_lies_between_the_addresses_of_lanes_is_not_accessed() {
+    let _ = cusim::Device::select(cusim::Choice::Cusim).expect("the emulator");
+    let context = CudaContext::new_non_primary(0, 0).expect("a context");
+    // SAFETY: nothing outlives its last use here; the order of the streams is what is tested.
+    unsafe { context.disable_event_tracking() };
+    let first = context.new_stream().expect("a stream");
+    let second = context.new_stream().expect("a stream");
+    let module = context.load_module(Ptx::from_src(FAR_APART));
+    let kernel = module.expect("a module").load_function("far_apart");
+    let kernel = kernel.expect("a kernel");
+    let mut low = first.alloc_zeros::<u32>(1).expect("memory");
+    let between = second.alloc_zeros::<u32>(64).expect("memory");
+    let mut high = first.alloc_zeros::<u32>(1).expect("memory");
+    let addresses = [
+        low.device_ptr(&first).0,
+        between.device_ptr(&second).0,
+        high.device_ptr(&first).0,
+    ];
+    assert!(addresses.is_sorted(), "{addresses:?}");
+    // Freed in a stream that the launch is not ordered after.
+    drop(between);
+    let config = LaunchConfig {
+        grid_dim: (1, 1, 1),
+        block_dim: (2, 1, 1),
+        shared_mem_bytes: 0,
+    };
+    let mut launch = first.launch_builder(&kernel);
+    launch.arg(&mut low).arg(&mut high);
+    // SAFETY: the kernel writes one word of each buffer.
+    unsafe { launch.launch(config) }.expect("a launch");
+    assert_eq!(first.clone_dtoh(&low).expect("no race"), [0]);
+    assert_eq!(first.clone_dtoh(&high).expect("no race"), [1]);
 }

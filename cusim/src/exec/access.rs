@@ -114,6 +114,26 @@ fn synchronize(env: &mut Env<'_>, access: report::Access<'_>, order: Order) {
     }
 }
 
+/// An operation of the host that accesses what these lanes do, with nothing that orders the two, and the lanes.
+fn host_conflict(
+    env: &Env<'_>,
+    targets: &Targets,
+    bytes: usize,
+    is_write: bool,
+) -> Option<(u32, u32)> {
+    let conflict = |low: u64, high: u64| {
+        env.memory
+            .host_conflict(low..high + bytes as u64, is_write)
+    };
+    // Nothing between the lowest and the highest address is the usual case. What is there may be none of theirs.
+    let (low, high) = targets.bounds();
+    conflict(low, high)?;
+    let operation = lanes_of(targets.lanes)
+        .find_map(|lane| conflict(targets.at[lane], targets.at[lane]))?;
+    let lanes = targets.lanes_where(|at| conflict(at, at) == Some(operation));
+    Some((operation, lanes))
+}
+
 /// Reads or writes global memory page by page.
 fn global(
     warp: &mut Warp,
@@ -125,18 +145,12 @@ fn global(
     let (targets, bytes) = (access.targets, access.bytes);
     env.counters.global(is_write, targets, bytes);
     let memory = env.memory;
-    let (low, high) = targets.bounds();
-    if let Some(operation) = memory.host_conflict(low..high + bytes as u64, is_write)
-        && env.config.options.checks.race
+    if env.config.options.checks.race
+        && let Some((operation, lanes)) = host_conflict(env, targets, bytes, is_write)
     {
-        return Err(race::host_fault(
-            env,
-            access,
-            operation,
-            is_write,
-            targets.lanes,
-        ));
+        return Err(race::host_fault(env, access, operation, is_write, lanes));
     }
+    let (low, high) = targets.bounds();
     let checks = env.config.options.checks;
     let now = checks
         .race
