@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 use ferroflash::reference::{self, Angles, Exact, HostTensor, Rounded};
 use ferroflash::{
-    Element, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
+    Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
     RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
 };
 use half::{bf16, f16};
@@ -54,7 +54,7 @@ struct Example {
 
 impl Example {
     /// QK-norm, RoPE and causal attention, each compared with the reference on its own inputs.
-    fn layer<T: Element>(&self, head_dim: usize) -> Result<(), Box<dyn Error>> {
+    fn layer<T: Float>(&self, head_dim: usize) -> Result<(), Box<dyn Error>> {
         let mut rng = StdRng::seed_from_u64(head_dim as u64);
         let mut normal = |len: usize| -> Vec<T> {
             (0..len)
@@ -72,7 +72,7 @@ impl Example {
         self.attention(&q, &k, &v, head_dim)
     }
 
-    fn norm<T: Element>(&self, x: &[T], weight: &[T]) -> Result<Vec<T>, Box<dyn Error>> {
+    fn norm<T: Float>(&self, x: &[T], weight: &[T]) -> Result<Vec<T>, Box<dyn Error>> {
         let (width, shape) = (weight.len(), [x.len() / weight.len(), weight.len()]);
         let op = RmsNorm {
             eps: 1e-6,
@@ -97,7 +97,7 @@ impl Example {
         Ok(out)
     }
 
-    fn rope<T: Element>(
+    fn rope<T: Float>(
         &self,
         q: &[T],
         k: &[T],
@@ -143,7 +143,7 @@ impl Example {
         Ok((q_out, k_out))
     }
 
-    fn attention<T: Element>(
+    fn attention<T: Float>(
         &self,
         q: &[T],
         k: &[T],
@@ -183,7 +183,7 @@ impl Example {
 }
 
 /// Prints a line of the table; an error outside the bound ends the program.
-fn report<T: Element>(
+fn report<T: Float>(
     name: &str,
     out: &[T],
     exact: &[f64],

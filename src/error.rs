@@ -103,6 +103,17 @@ pub enum Error {
         limit: usize,
     },
 
+    /// Cumulative lengths do not start at 0, decrease, or pass what the kernels count with.
+    #[error("cu_seqlens[{index}] = {value}: {requirement}")]
+    InvalidCuSeqlens {
+        /// The index.
+        index: usize,
+        /// The value there.
+        value: usize,
+        /// What it must be.
+        requirement: &'static str,
+    },
+
     /// `Frequencies::Table` without a table, or a table with `Frequencies::Base`.
     #[error("a cos/sin table must be given exactly when the frequencies are Frequencies::Table")]
     TableMismatch,

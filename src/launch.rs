@@ -11,7 +11,6 @@ use cudarc::driver::{
     PushKernelArg, SyncOnDrop,
 };
 
-use crate::dtype::Element;
 use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::tensor::{TensorView, TensorViewMut};
@@ -108,7 +107,7 @@ impl<'a> Launcher<'a> {
     }
 
     /// Binds an operand that the kernel reads.
-    pub(crate) fn read<T: Element, const R: usize>(
+    pub(crate) fn read<T, const R: usize>(
         self,
         operand: &'static str,
         view: &'a TensorView<'_, T, R>,
@@ -124,7 +123,7 @@ impl<'a> Launcher<'a> {
     }
 
     /// Binds an operand that the kernel writes.
-    pub(crate) fn write<T: Element, const R: usize>(
+    pub(crate) fn write<T, const R: usize>(
         self,
         operand: &'static str,
         view: &'a mut TensorViewMut<'_, T, R>,

@@ -15,10 +15,10 @@ pub mod tensor;
 mod variant;
 
 pub use attention::{Mask, Prefill, PrefillArgs};
-pub use dtype::{DType, Element};
+pub use dtype::{DType, Element, Float, Quantized};
 pub use error::{Error, LayoutError, Unsupported};
 pub use kernels::Kernels;
-pub use metadata::Positions;
+pub use metadata::{CuSeqlens, PageLayout, Positions};
 pub use norm::{RmsNorm, WeightForm};
 pub use rope::{Frequencies, Rope, RopeArgs, RopeStyle};
 pub use tensor::{Layout, TensorView, TensorViewMut};

@@ -5,7 +5,7 @@ mod geometry;
 use cudarc::driver::CudaStream;
 
 use crate::check::{self, MAX_COUNT};
-use crate::dtype::Element;
+use crate::dtype::Float;
 use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::launch::params::fflash_rms_norm_params;
@@ -44,7 +44,7 @@ impl Kernels {
     /// # Errors
     /// A typed [`Error`] for shapes, strides, options or contexts that do not fit; nothing is launched
     /// then.
-    pub fn rms_norm<T: Element>(
+    pub fn rms_norm<T: Float>(
         &self,
         stream: &CudaStream,
         op: &RmsNorm,
@@ -72,7 +72,7 @@ impl Kernels {
     ///
     /// # Errors
     /// As [`Kernels::rms_norm`].
-    pub fn rms_norm_in_place<T: Element>(
+    pub fn rms_norm_in_place<T: Float>(
         &self,
         stream: &CudaStream,
         op: &RmsNorm,
@@ -87,7 +87,7 @@ impl Kernels {
 }
 
 /// Checks and launches; `x` is absent where `out` is its own input.
-fn run<'a, T: Element>(
+fn run<'a, T: Float>(
     launcher: Launcher<'a>,
     op: &RmsNorm,
     (x_layout, x): (Layout<2>, Option<Bound<'a>>),

@@ -6,7 +6,7 @@ mod turns;
 use cudarc::driver::CudaStream;
 
 use crate::check::{self, MAX_COUNT};
-use crate::dtype::Element;
+use crate::dtype::Float;
 use crate::error::{Error, Unsupported};
 use crate::kernels::Kernels;
 use crate::launch::params::{FFLASH_MAX_ROTARY_PAIRS, fflash_rope_params, fflash_strides3};
@@ -81,7 +81,7 @@ impl Kernels {
     /// # Errors
     /// A typed [`Error`] for shapes, strides, options, positions past the table or contexts that do not
     /// fit; nothing is launched then.
-    pub fn rope<T: Element>(
+    pub fn rope<T: Float>(
         &self,
         stream: &CudaStream,
         op: &Rope,
@@ -142,7 +142,7 @@ impl Kernels {
 }
 
 /// Everything that can be known without an address; returns `rotary_dim / 2`.
-fn check<T: Element>(op: &Rope, args: &RopeArgs<'_, T>) -> Result<usize, Error> {
+fn check<T: Float>(op: &Rope, args: &RopeArgs<'_, T>) -> Result<usize, Error> {
     let [tokens, _, head_dim] = args.q.shape();
     check::last_contiguous("q", args.q.layout())?;
     if let Some(k) = &args.k {

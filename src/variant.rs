@@ -49,11 +49,11 @@ impl Variant {
                 .iter()
                 .map(move |&head_dim| Variant::Prefill { dtype, head_dim })
         });
-        let norm = DType::ALL.into_iter().flat_map(|dtype| {
+        let norm = DType::FLOATS.into_iter().flat_map(|dtype| {
             [RmsNormKind::Long, RmsNormKind::Short, RmsNormKind::Narrow]
                 .map(|kind| Variant::RmsNorm { dtype, kind })
         });
-        let rope = DType::ALL.into_iter().flat_map(|dtype| {
+        let rope = DType::FLOATS.into_iter().flat_map(|dtype| {
             [RopeKind::Wide, RopeKind::Narrow].map(|kind| Variant::Rope { dtype, kind })
         });
         prefill.chain(norm).chain(rope).collect()

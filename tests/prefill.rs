@@ -6,7 +6,7 @@ use common::{
     Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, in_every_mode, mode, normal,
 };
 use ferroflash::reference::{self, Exact, Rounded};
-use ferroflash::{DType, Element, Mask, Prefill, PrefillArgs};
+use ferroflash::{DType, Float, Mask, Prefill, PrefillArgs};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -99,7 +99,7 @@ fn case() -> impl Strategy<Value = Case> {
         })
 }
 
-fn passes<T: Element>(case: &Case) -> Result<(), TestCaseError> {
+fn passes<T: Float>(case: &Case) -> Result<(), TestCaseError> {
     let Case {
         op,
         batch,

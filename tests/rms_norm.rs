@@ -6,7 +6,7 @@ use common::{
     Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, in_every_mode, mode, normal,
 };
 use ferroflash::reference::{self, Exact, Rounded};
-use ferroflash::{DType, Element, Layout, RmsNorm, WeightForm};
+use ferroflash::{DType, Float, Layout, RmsNorm, WeightForm};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -81,7 +81,7 @@ fn case() -> impl Strategy<Value = Case> {
     })
 }
 
-fn passes<T: Element>(case: &Case) -> Result<(), TestCaseError> {
+fn passes<T: Float>(case: &Case) -> Result<(), TestCaseError> {
     let shape = [case.rows, case.width];
     let nan = T::from_f64(f64::NAN);
     let mut x = Host::<T, 2>::new(&case.x, shape, nan, normal(case.seed, case.spread));
@@ -162,7 +162,7 @@ fn rms_norm_is_as_exact_in_every_mode() {
 }
 
 /// One call on row-major rows that are all of one width, held to the rule.
-fn rows_pass<T: Element>(op: &RmsNorm, rows: &[Vec<f64>]) {
+fn rows_pass<T: Float>(op: &RmsNorm, rows: &[Vec<f64>]) {
     let width = rows[0].len();
     let x: Vec<T> = rows.iter().flatten().map(|&x| T::from_f64(x)).collect();
     let weight = vec![T::from_f64(0.75); width];
@@ -197,7 +197,7 @@ fn rows_pass<T: Element>(op: &RmsNorm, rows: &[Vec<f64>]) {
 
 /// Rows at the ends of what a type can hold: nothing may overflow or vanish on the way, and what is not
 /// finite must come out as arithmetic has it.
-fn extremes_pass<T: Element>(max: f64, smallest: f64) {
+fn extremes_pass<T: Float>(max: f64, smallest: f64) {
     for width in [1usize, 3, 8, 64, 200, 1032, 4099, 33000] {
         // The large value stands in several columns: the yardstick needs more than one sample.
         let row = |large: f64, rest: f64| -> Vec<f64> {

@@ -5,7 +5,7 @@ use common::{
     Arrangement, Host, arrangement, assert_same_bits, enter, fail, gpu, in_every_mode, mode, normal,
 };
 use ferroflash::reference::{self, Angles, Exact, Rounded};
-use ferroflash::{DType, Element, Frequencies, Layout, Positions, Rope, RopeArgs, RopeStyle};
+use ferroflash::{DType, Float, Frequencies, Layout, Positions, Rope, RopeArgs, RopeStyle};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -97,7 +97,7 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-fn passes<T: Element>(case: &Case) -> Result<(), TestCaseError> {
+fn passes<T: Float>(case: &Case) -> Result<(), TestCaseError> {
     let Case {
         op, head_dim, seed, ..
     } = *case;

@@ -4,7 +4,7 @@ use cudarc::driver::CudaStream;
 
 use super::tiles::tile;
 use crate::check::{self, MAX_COUNT};
-use crate::dtype::Element;
+use crate::dtype::Float;
 use crate::error::{Error, Unsupported};
 use crate::kernels::Kernels;
 use crate::launch::params::{FFLASH_UNBOUNDED, fflash_prefill_params, fflash_strides4};
@@ -109,7 +109,7 @@ impl Kernels {
     /// # Errors
     /// A typed [`Error`] for element types, head dimensions, shapes, strides, alignments, options or
     /// contexts that do not fit; nothing is launched then.
-    pub fn prefill<T: Element>(
+    pub fn prefill<T: Float>(
         &self,
         stream: &CudaStream,
         op: &Prefill,
@@ -180,7 +180,7 @@ impl Kernels {
 }
 
 /// Everything that can be known without an address.
-fn check<T: Element>(op: &Prefill, args: &PrefillArgs<'_, T>) -> Result<Problem, Error> {
+fn check<T: Float>(op: &Prefill, args: &PrefillArgs<'_, T>) -> Result<Problem, Error> {
     const OP: &str = "prefill";
     if !PREFILL_DTYPES.contains(&T::DTYPE) {
         return Err(Unsupported::DType {
@@ -258,7 +258,7 @@ fn check<T: Element>(op: &Prefill, args: &PrefillArgs<'_, T>) -> Result<Problem,
 }
 
 /// Every row must start at a multiple of the vectors the kernel moves.
-fn check_vectors<T: Element>(operand: &'static str, layout: &Layout<4>) -> Result<(), Error> {
+fn check_vectors<T: Float>(operand: &'static str, layout: &Layout<4>) -> Result<(), Error> {
     check::last_contiguous(operand, layout)?;
     let axes = ["stride of batch", "stride of seqlen", "stride of heads"];
     for (axis, what) in axes.into_iter().enumerate() {

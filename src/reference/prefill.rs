@@ -2,7 +2,7 @@
 
 use super::{HostTensor, Precision, Tensor};
 use crate::attention::Prefill;
-use crate::dtype::Element;
+use crate::dtype::Float;
 
 /// The outputs of attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Attention {
 ///
 /// # Panics
 /// When the shapes do not fit each other.
-pub fn prefill<P: Precision, T: Element>(
+pub fn prefill<P: Precision, T: Float>(
     op: &Prefill,
     q: &HostTensor<'_, T, 4>,
     k: &HostTensor<'_, T, 4>,

@@ -1,14 +1,14 @@
 //! Root-mean-square normalisation.
 
 use super::{HostTensor, Precision, Tensor};
-use crate::dtype::Element;
+use crate::dtype::Float;
 use crate::norm::{RmsNorm, WeightForm};
 
 /// `x / sqrt(mean(x²) + eps) * w` for every row of `x` `[rows, width]`, with `weight` `[width]`.
 ///
 /// # Panics
 /// When the shapes do not fit each other.
-pub fn rms_norm<P: Precision, T: Element>(
+pub fn rms_norm<P: Precision, T: Float>(
     op: &RmsNorm,
     x: &HostTensor<'_, T, 2>,
     weight: &HostTensor<'_, T, 1>,

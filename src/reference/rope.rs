@@ -1,7 +1,7 @@
 //! Rotary position embedding.
 
 use super::{HostTensor, Precision, Tensor};
-use crate::dtype::Element;
+use crate::dtype::Float;
 use crate::rope::{Frequencies, Rope, RopeStyle};
 
 /// Where angles come from, with the table when there is one.
@@ -17,7 +17,7 @@ pub struct Angles<'a> {
 ///
 /// # Panics
 /// When the shapes do not fit each other, or the table is missing.
-pub fn rope<P: Precision, T: Element>(
+pub fn rope<P: Precision, T: Float>(
     op: &Rope,
     x: &HostTensor<'_, T, 3>,
     angles: &Angles<'_>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use cusim::record::Recording;
 use ferroflash::{
-    Element, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
+    Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
     RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
 };
 use half::{bf16, f16};
@@ -57,7 +57,7 @@ struct Tensor<T, const R: usize> {
     layout: Layout<R>,
 }
 
-impl<T: Element, const R: usize> Tensor<T, R> {
+impl<T: Float, const R: usize> Tensor<T, R> {
     /// Row-major, with `gap` elements behind every row and one row of them behind every matrix.
     fn new(device: &Device, shape: [usize; R], gap: usize, deviation: f64) -> Result<Self> {
         let mut strides = [1; R];
@@ -100,7 +100,7 @@ impl<T: Element, const R: usize> Tensor<T, R> {
 /// Batch, seqlen_q, seqlen_k, heads of k, heads of q for each.
 struct Shape(usize, usize, usize, usize, usize);
 
-fn prefill_cases<T: Element>(device: &Device) -> Result<()> {
+fn prefill_cases<T: Float>(device: &Device) -> Result<()> {
     let full = Prefill {
         mask: Mask::Full,
         softmax_scale: None,
@@ -161,7 +161,7 @@ fn prefill_cases<T: Element>(device: &Device) -> Result<()> {
     Ok(())
 }
 
-fn prefill<T: Element>(
+fn prefill<T: Float>(
     device: &Device,
     op: &Prefill,
     Shape(batch, seqlen_q, seqlen_k, kv_heads, group): Shape,
@@ -190,7 +190,7 @@ fn prefill<T: Element>(
     Ok(device.kernels.prefill(&device.stream, op, args)?)
 }
 
-fn norm_cases<T: Element>(device: &Device) -> Result<()> {
+fn norm_cases<T: Float>(device: &Device) -> Result<()> {
     let plain = RmsNorm {
         eps: 1e-5,
         weight: WeightForm::Plain,
@@ -244,7 +244,7 @@ fn norm_cases<T: Element>(device: &Device) -> Result<()> {
     Ok(())
 }
 
-fn norm<T: Element>(
+fn norm<T: Float>(
     device: &Device,
     op: &RmsNorm,
     [rows, width]: [usize; 2],
@@ -258,7 +258,7 @@ fn norm<T: Element>(
     Ok(kernels.rms_norm(stream, op, x.view()?, weight.view()?, out.view_mut()?)?)
 }
 
-fn rope_cases<T: Element>(device: &Device) -> Result<()> {
+fn rope_cases<T: Float>(device: &Device) -> Result<()> {
     let base = Frequencies::Base {
         base: 10_000.0,
         scale: 1.0,
@@ -307,7 +307,7 @@ fn rope_cases<T: Element>(device: &Device) -> Result<()> {
     Ok(())
 }
 
-fn rope<T: Element>(
+fn rope<T: Float>(
     device: &Device,
     op: &Rope,
     [tokens, q_heads, k_heads, head_dim]: [usize; 4],
