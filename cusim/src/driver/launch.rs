@@ -250,7 +250,8 @@ impl State {
                         KernelProfile::new(program, kernel, launch.grid, launch.block, &profile);
                     profile::collect(&mut seen.profiles, launched);
                 }
-                seen.launched(&name, launch.grid, launch.block, &profile.counters);
+                let shape = (launch.grid, launch.block, launch.shared);
+                seen.launched(&name, shape, &profile.counters);
             }
             Err(fault) => {
                 let status = status(&fault.kind);
