@@ -121,15 +121,13 @@ fn host_conflict(
     bytes: usize,
     is_write: bool,
 ) -> Option<(u32, u32)> {
-    let conflict = |low: u64, high: u64| {
-        env.memory
-            .host_conflict(low..high + bytes as u64, is_write)
-    };
+    let conflict =
+        |low: u64, high: u64| env.memory.host_conflict(low..high + bytes as u64, is_write);
     // Nothing between the lowest and the highest address is the usual case. What is there may be none of theirs.
     let (low, high) = targets.bounds();
     conflict(low, high)?;
-    let operation = lanes_of(targets.lanes)
-        .find_map(|lane| conflict(targets.at[lane], targets.at[lane]))?;
+    let operation =
+        lanes_of(targets.lanes).find_map(|lane| conflict(targets.at[lane], targets.at[lane]))?;
     let lanes = targets.lanes_where(|at| conflict(at, at) == Some(operation));
     Some((operation, lanes))
 }
