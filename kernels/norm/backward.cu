@@ -9,7 +9,7 @@ using Backward = fflash::NormBackwardTraits<T, kWidth>;
 }  // namespace
 
 #define FFLASH_NORM_BACKWARD(symbol, ...)                                    \
-    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads)      \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1)      \
         symbol(const __grid_constant__ fflash_norm_backward_params params) { \
         fflash::norm_backward<__VA_ARGS__>(params);                          \
     }

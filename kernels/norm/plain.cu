@@ -10,8 +10,8 @@ using Sum = fflash::NormTraits<T, fflash::kVecWidth<T>, kShort, fflash::Form::kA
 
 }  // namespace
 
-#define FFLASH_NORM(symbol, ...)                                        \
-    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads) \
+#define FFLASH_NORM(symbol, ...)                                           \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1) \
         symbol(const __grid_constant__ fflash_norm_params params) {     \
         fflash::norm<__VA_ARGS__>(params);                              \
     }
