@@ -65,6 +65,7 @@ struct NormTraits : RowTraits<T_, kWidth_, kShort_> {
 template <class Traits>
 struct NormPlace {
     using T = typename Traits::T;
+    using Out = std::conditional_t<Traits::kEvery, Any, T>; /* may be quantised */
 
     const void *x;
     void *out;
@@ -84,7 +85,7 @@ struct NormPlace {
         }
         return {
             behind<T>(part.x, token * part.x_strides.tokens + head * part.x_strides.heads, params.x_dtype),
-            behind<T>(part.out, token * part.out_strides.tokens + head * part.out_strides.heads, params.out_dtype),
+            behind<Out>(part.out, token * part.out_strides.tokens + head * part.out_strides.heads, params.out_dtype),
             part.weight,
             row,
             row < part.rows ? int(uint32_t(params.width) / Traits::kWidth) : 0,
