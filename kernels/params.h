@@ -62,18 +62,96 @@ typedef struct fflash_prefill_params {
     float softcap;             /* logits become softcap * tanh(logits / softcap); 0: no cap */
 } fflash_prefill_params;
 
-/* fflash_rms_norm_*: out[r, c] = x[r, c] / sqrt(mean_c(x[r, c]^2) + eps) * (weight_offset + weight[c]). */
-typedef struct fflash_rms_norm_params {
-    const void *x;             /* [rows, width] */
-    const void *weight;        /* [width] */
-    void *out;                 /* [rows, width]; may be x with the same stride */
-    int64_t x_row_stride;
-    int64_t out_row_stride;
-    int64_t rows;
+/* Element types of tensors whose type the entry point's symbol does not name. */
+#define FFLASH_DTYPE_F16 0
+#define FFLASH_DTYPE_BF16 1
+#define FFLASH_DTYPE_F32 2
+#define FFLASH_DTYPE_E4M3 3
+#define FFLASH_DTYPE_E5M2 4
+#define FFLASH_DTYPE_I8 5
+
+/* Bits of fflash_norm_params.flags. */
+#define FFLASH_NORM_CENTRE 1    /* LayerNorm: the mean is subtracted first */
+#define FFLASH_NORM_ONE_PLUS 2  /* weights count as 1 + w */
+#define FFLASH_NORM_LLAMA 4     /* what is normalised is rounded before it is multiplied by the weight */
+#define FFLASH_NORM_POST 8      /* x is normalised with post_weight before the residual is added */
+
+/* One tensor of rows [tokens, heads, width] that fflash_norm_* and fflash_rms_norm_* normalise. */
+typedef struct fflash_norm_part {
+    const void *x;             /* [tokens, heads, width] */
+    const void *weight;        /* [width]; null: none */
+    void *out;                 /* [tokens, heads, width]; may be x with the same strides */
+    fflash_strides3 x_strides;
+    fflash_strides3 out_strides;
+    int64_t rows;              /* tokens * heads */
+    int32_t heads;
+} fflash_norm_part;
+
+/*
+ * fflash_rms_norm_*, fflash_add_rms_norm_*, fflash_norm_*: for every row
+ *   h = x, or round(norm(x) * post_weight) with FFLASH_NORM_POST; then h = round(h + residual)
+ *   out = norm(h) * weight + bias, times gate * sigmoid(gate); divided by a scale where out is quantised
+ *   norm(v) = v / sqrt(mean(v^2) + eps), with FFLASH_NORM_CENTRE of v - mean(v); means of the first stat_width columns
+ * The second part (k beside q) has the blocks from first_block on; residual, gate and scales go with the first alone.
+ */
+typedef struct fflash_norm_params {
+    fflash_norm_part parts[2];
+    const void *residual;      /* [rows, width]; null: none */
+    void *residual_out;        /* [rows, width]: h; may be residual with the same stride */
+    const void *post_weight;   /* [width]; null: none */
+    const void *bias;          /* [width]; null: none */
+    const void *gate;          /* [rows, width]; null: none */
+    float *scales;             /* [rows, groups]: where group is not 0 */
+    int64_t residual_row_stride;
+    int64_t residual_out_row_stride;
+    int64_t gate_row_stride;
+    int64_t scales_row_stride;
+    int64_t scales_group_stride;
+    uint32_t first_block;
     int32_t width;
+    int32_t stat_width;
+    int32_t group;             /* columns that share a scale, `width`: all; 0: inverse_scale counts, or nothing is quantised */
+    int32_t flags;
+    int32_t x_dtype;
+    int32_t residual_dtype;
+    int32_t weight_dtype;
+    int32_t post_weight_dtype;
+    int32_t bias_dtype;
+    int32_t gate_dtype;
+    int32_t out_dtype;
     float eps;
-    float weight_offset;       /* 0: plain; 1: Gemma */
-} fflash_rms_norm_params;
+    float inverse_scale;       /* 1 / the scale, where it is given */
+} fflash_norm_params;
+
+/*
+ * fflash_norm_backward_*: for y = x * r * w with r = 1 / sqrt(mean(x^2) + eps) and w = weight or 1 + weight
+ *   dx = (g - x * r * mean(g * x * r)) * r + dh with g = dy * w;  partials[p, c] = sum of dy * x * r over the rows of p
+ * fflash_norm_backward_weight: dw[c] = sum of partials[p, c] over p, in this order.
+ */
+typedef struct fflash_norm_backward_params {
+    const void *x;             /* [rows, width] */
+    const void *dy;            /* [rows, width] */
+    const void *dh;            /* [rows, width]: what else x's gradient is given; null: none */
+    const void *weight;        /* [width]; null: none */
+    void *dx;                  /* [rows, width]; may be dy or dh with the same stride */
+    float *partials;           /* [count, width]; null: no dw */
+    void *dw;                  /* [width] */
+    int64_t x_row_stride;
+    int64_t dy_row_stride;
+    int64_t dh_row_stride;
+    int64_t dx_row_stride;
+    int64_t rows;
+    int32_t count;             /* partial sums: rows p, p + count, ... are those of p */
+    int32_t width;
+    int32_t one_plus;
+    int32_t x_dtype;
+    int32_t dy_dtype;
+    int32_t dh_dtype;
+    int32_t weight_dtype;
+    int32_t dx_dtype;
+    int32_t dw_dtype;
+    float eps;
+} fflash_norm_backward_params;
 
 /*
  * fflash_rope_*: rotates the first rotary_dim elements of every head of q and k in place.

@@ -68,6 +68,26 @@ pub enum Error {
         operand: &'static str,
     },
 
+    /// An operand is of another element type than those it goes with.
+    #[error("{operand}: the element type is {found}, expected {expected}")]
+    DTypeMismatch {
+        /// The operand.
+        operand: &'static str,
+        /// What the other operands imply.
+        expected: DType,
+        /// What the operand has.
+        found: DType,
+    },
+
+    /// An operand is missing, or given where nothing would use it.
+    #[error("{operand} {requirement}")]
+    OperandMismatch {
+        /// The operand.
+        operand: &'static str,
+        /// When it must be given.
+        requirement: &'static str,
+    },
+
     /// A scalar option has a value without meaning.
     #[error("{name} = {value}: {requirement}")]
     InvalidOption {
@@ -90,6 +110,17 @@ pub enum Error {
         found: usize,
         /// The largest supported extent.
         limit: usize,
+    },
+
+    /// A workspace has fewer elements than the operation needs.
+    #[error("{operand}: {found} elements, {needed} are needed")]
+    TooSmall {
+        /// The operand.
+        operand: &'static str,
+        /// Its elements.
+        found: usize,
+        /// How many are needed.
+        needed: usize,
     },
 
     /// A position is negative, or past the end of the cos/sin table.
@@ -195,6 +226,26 @@ pub enum Unsupported {
         head_dim: usize,
         /// The largest supported rotary dimension.
         limit: usize,
+    },
+
+    /// The operation has no kernel for groups of this size.
+    #[error("groups of {size} columns are not supported, only of {supported:?}")]
+    GroupSize {
+        /// Columns of a group.
+        size: usize,
+        /// Sizes that have kernels.
+        supported: &'static [usize],
+    },
+
+    /// Two options of an operation exclude each other.
+    #[error("{op} does not support {first} with {second}")]
+    Combination {
+        /// The operation.
+        op: &'static str,
+        /// An option.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
     },
 
     /// The device is older than the kernels' oldest target.

@@ -110,7 +110,8 @@ impl std::fmt::Debug for Kernels {
 fn max_dynamic_shared(variant: Variant) -> Option<u32> {
     let bytes = match variant {
         Variant::Prefill { head_dim, .. } => attention::tiles::tile(head_dim)?.shared_bytes(),
-        Variant::RmsNorm { .. } => norm::MAX_SHARED_BYTES,
+        Variant::Norm(_) => norm::MAX_SHARED_BYTES,
+        Variant::NormBackward(_) => 0,
         Variant::Rope { .. } => rope::MAX_SHARED_BYTES,
     };
     (bytes > 48 * 1024).then_some(bytes)

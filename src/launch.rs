@@ -53,7 +53,8 @@ macro_rules! block {
     };
 }
 block!(fflash_prefill_params, Variant::Prefill { .. });
-block!(fflash_rms_norm_params, Variant::RmsNorm { .. });
+block!(fflash_norm_params, Variant::Norm(_));
+block!(fflash_norm_backward_params, Variant::NormBackward(_));
 block!(fflash_rope_params, Variant::Rope { .. });
 
 /// An operand's address on the device. While it lives, the stream is ordered after earlier work on
@@ -162,6 +163,17 @@ impl<'a> Launcher<'a> {
         geometry: Geometry,
         block: &B,
         operands: [Option<Bound<'a>>; N],
+    ) -> Result<(), Error> {
+        self.submit_all(variant, geometry, block, operands)
+    }
+
+    /// The same for as many operands as there are.
+    pub(crate) fn submit_all<B: Block>(
+        self,
+        variant: Variant,
+        geometry: Geometry,
+        block: &B,
+        operands: impl Sized,
     ) -> Result<(), Error> {
         debug_assert!(
             B::serves(variant),

@@ -9,6 +9,7 @@ mod kernels;
 mod launch;
 pub mod metadata;
 pub mod norm;
+pub mod operand;
 pub mod reference;
 pub mod rope;
 pub mod tensor;
@@ -19,6 +20,10 @@ pub use dtype::{DType, Element, Float, Quantized};
 pub use error::{Error, LayoutError, Unsupported};
 pub use kernels::Kernels;
 pub use metadata::{CuSeqlens, PageLayout, Positions};
-pub use norm::{RmsNorm, WeightForm};
+pub use norm::{
+    Norm, NormArgs, NormBackwardArgs, NormDTypes, PostNorm, QkNormArgs, RmsNorm, Rounding, Scale,
+    Statistics, WeightForm,
+};
+pub use operand::{InOut, Operand, OperandMut};
 pub use rope::{Frequencies, Rope, RopeArgs, RopeStyle};
 pub use tensor::{Layout, TensorView, TensorViewMut};

@@ -3,27 +3,19 @@
 use std::fmt;
 
 use crate::dtype::DType;
+use crate::norm;
 
 /// One entry point of the kernel modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Variant {
     /// Fused attention for one element type and head dimension.
     Prefill { dtype: DType, head_dim: usize },
-    /// RMSNorm for one element type.
-    RmsNorm { dtype: DType, kind: RmsNormKind },
+    /// The RMSNorm family, forward.
+    Norm(norm::Kernel),
+    /// The same, backward.
+    NormBackward(norm::BackwardKernel),
     /// RoPE for one element type.
     Rope { dtype: DType, kind: RopeKind },
-}
-
-/// Which rows an RMSNorm kernel is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum RmsNormKind {
-    /// Rows of one or more warps, in 16-byte accesses.
-    Long,
-    /// Several rows to a warp, in 16-byte accesses.
-    Short,
-    /// Any rows, element by element.
-    Narrow,
 }
 
 /// Which heads a RoPE kernel is made for.
@@ -49,14 +41,16 @@ impl Variant {
                 .iter()
                 .map(move |&head_dim| Variant::Prefill { dtype, head_dim })
         });
-        let norm = DType::FLOATS.into_iter().flat_map(|dtype| {
-            [RmsNormKind::Long, RmsNormKind::Short, RmsNormKind::Narrow]
-                .map(|kind| Variant::RmsNorm { dtype, kind })
-        });
+        let norm = norm::Kernel::all().map(Variant::Norm);
+        let norm_backward = norm::BackwardKernel::all().map(Variant::NormBackward);
         let rope = DType::FLOATS.into_iter().flat_map(|dtype| {
             [RopeKind::Wide, RopeKind::Narrow].map(|kind| Variant::Rope { dtype, kind })
         });
-        prefill.chain(norm).chain(rope).collect()
+        prefill
+            .chain(norm)
+            .chain(norm_backward)
+            .chain(rope)
+            .collect()
     }
 }
 
@@ -65,14 +59,8 @@ impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Variant::Prefill { dtype, head_dim } => write!(f, "fflash_prefill_{dtype}_d{head_dim}"),
-            Variant::RmsNorm { dtype, kind } => {
-                let suffix = match kind {
-                    RmsNormKind::Long => "",
-                    RmsNormKind::Short => "_short",
-                    RmsNormKind::Narrow => "_narrow",
-                };
-                write!(f, "fflash_rms_norm_{dtype}{suffix}")
-            }
+            Variant::Norm(kernel) => kernel.fmt(f),
+            Variant::NormBackward(kernel) => kernel.fmt(f),
             Variant::Rope { dtype, kind } => {
                 let suffix = match kind {
                     RopeKind::Wide => "",

@@ -6,6 +6,7 @@
 //! ([`check`]; the rule is FlashAttention's, <https://github.com/Dao-AILab/flash-attention>, `tests/`).
 
 mod bound;
+mod norm;
 mod prefill;
 mod rms_norm;
 mod rope;
@@ -13,6 +14,7 @@ mod rope;
 use std::marker::PhantomData;
 
 pub use bound::{Mismatch, check, error_bound};
+pub use norm::{NormInputs, NormOutputs, norm, rms_norm_backward, scales};
 pub use prefill::{Attention, prefill};
 pub use rms_norm::rms_norm;
 pub use rope::{Angles, rope};

@@ -1,13 +1,16 @@
 //! Small launches of every kernel that between them take every path: what mutants are told apart by.
 
+#[path = "norm_cases.rs"]
+mod norm_cases;
+
 use std::error::Error;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use cusim::record::Recording;
 use ferroflash::{
-    Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
-    RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
+    Element, Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, Rope,
+    RopeArgs, RopeStyle, TensorView, TensorViewMut,
 };
 use half::{bf16, f16};
 use rand::rngs::StdRng;
@@ -27,9 +30,7 @@ pub fn record() -> Result<Vec<Recording>> {
     cusim::record(true);
     prefill_cases::<f16>(&device)?;
     prefill_cases::<bf16>(&device)?;
-    norm_cases::<f16>(&device)?;
-    norm_cases::<bf16>(&device)?;
-    norm_cases::<f32>(&device)?;
+    norm_cases::record(&device)?;
     rope_cases::<f16>(&device)?;
     rope_cases::<bf16>(&device)?;
     rope_cases::<f32>(&device)?;
@@ -57,7 +58,7 @@ struct Tensor<T, const R: usize> {
     layout: Layout<R>,
 }
 
-impl<T: Float, const R: usize> Tensor<T, R> {
+impl<T: Element, const R: usize> Tensor<T, R> {
     /// Row-major, with `gap` elements behind every row and one row of them behind every matrix.
     fn new(device: &Device, shape: [usize; R], gap: usize, deviation: f64) -> Result<Self> {
         let mut strides = [1; R];
@@ -188,74 +189,6 @@ fn prefill<T: Float>(
         },
     };
     Ok(device.kernels.prefill(&device.stream, op, args)?)
-}
-
-fn norm_cases<T: Float>(device: &Device) -> Result<()> {
-    let plain = RmsNorm {
-        eps: 1e-5,
-        weight: WeightForm::Plain,
-    };
-    let one_plus = RmsNorm {
-        weight: WeightForm::OnePlus,
-        ..plain
-    };
-    let chunk = 16 / size_of::<T>();
-    let run = |op: RmsNorm, rows, width, gap, deviation| {
-        norm::<T>(device, &op, [rows, width], gap, deviation)
-    };
-    // Chunks of 16 bytes in rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
-    let twos = (0..8).map(|slot| 2 * slot + 1);
-    for chunks in twos.chain([24, 60, 127]) {
-        run(plain, 35, chunks * chunk, chunk, 1.0)?;
-        run(one_plus, 3, chunks * chunk, 0, 1.0)?;
-    }
-    // Several warps, of which the last ends in each of its slots; what registers and then shared memory
-    // have no room for.
-    let slots = (0..8).map(|slot| 256 + 32 * slot + 5);
-    let beyond = [4096 + 100, 4096 + 1000, 4096 + 6144 + 700];
-    for chunks in [130].into_iter().chain(slots).chain(beyond) {
-        run(plain, 2, chunks * chunk, chunk, 1.0)?;
-        run(one_plus, 1, chunks * chunk, 0, 1.0)?;
-    }
-    // The same, element by element.
-    let slots = (0..16).map(|slot| 512 + 32 * slot + 5);
-    let kept = 96 * 1024 / size_of::<T>();
-    let beyond = [8192 + 101, 8192 + 1001, 8192 + kept + 701];
-    for width in [1, 77, 513].into_iter().chain(slots).chain(beyond) {
-        run(plain, 2, width, 1, 1.0)?;
-        run(one_plus, 1, width, 0, 1.0)?;
-    }
-    let tiny = |op: RmsNorm| RmsNorm { eps: 0.0, ..op };
-    // So many rows that a block has several, and the last block not all; those missing count as too small.
-    run(tiny(plain), 2051, 33, 0, 1.0)?;
-    run(tiny(plain), 2051, 129 * chunk, 0, 1.0)?;
-    // Squares that are too large, or too small; some infinite elements.
-    for deviation in [1e25, 1e-25, 3e38] {
-        let chunks = [1, 9, 24, 40, 400].map(|chunks| chunks * chunk);
-        for width in chunks.into_iter().chain([77, 99, 501, 1201]) {
-            run(tiny(plain), 2, width, 0, deviation)?;
-            run(tiny(one_plus), 2, width, 0, deviation)?;
-        }
-    }
-    // Of many means, some round otherwise without the last step of a division.
-    for (width, deviation) in [(77, 1e25), (501, 1e-25), (1201, 1e25)] {
-        run(tiny(plain), 16, width, 0, deviation)?;
-    }
-    Ok(())
-}
-
-fn norm<T: Float>(
-    device: &Device,
-    op: &RmsNorm,
-    [rows, width]: [usize; 2],
-    gap: usize,
-    deviation: f64,
-) -> Result<()> {
-    let x = Tensor::<T, 2>::new(device, [rows, width], gap, deviation)?;
-    let weight = Tensor::<T, 1>::new(device, [width], 0, 1.0)?;
-    let mut out = Tensor::<T, 2>::new(device, [rows, width], gap, 55.0)?;
-    let (kernels, stream) = (&device.kernels, &device.stream);
-    Ok(kernels.rms_norm(stream, op, x.view()?, weight.view()?, out.view_mut()?)?)
 }
 
 fn rope_cases<T: Float>(device: &Device) -> Result<()> {
