@@ -112,6 +112,7 @@ fn max_dynamic_shared(variant: Variant) -> Option<u32> {
         Variant::Prefill { head_dim, .. } => attention::tiles::tile(head_dim)?.shared_bytes(),
         Variant::RmsNorm { .. } => norm::MAX_SHARED_BYTES,
         Variant::Rope { .. } => rope::MAX_SHARED_BYTES,
+        Variant::RopeTable { .. } => 0,
     };
     (bytes > 48 * 1024).then_some(bytes)
 }

@@ -18,7 +18,12 @@ pub use attention::{Mask, Prefill, PrefillArgs};
 pub use dtype::{DType, Element, Float, Quantized};
 pub use error::{Error, LayoutError, Unsupported};
 pub use kernels::Kernels;
-pub use metadata::{CuSeqlens, PageLayout, Positions};
+pub use metadata::{
+    CuSeqlens, FaultyIndex, IndexFault, IndexFaults, PageLayout, Position, Positions, Slots,
+};
 pub use norm::{RmsNorm, WeightForm};
-pub use rope::{Frequencies, Rope, RopeArgs, RopeStyle};
+pub use rope::{
+    Axes, CacheWrite, Direction, Frequencies, Heads, InvFreq, KvPages, NormWeights, QkNorm,
+    QuantisedPages, Rope, RopeArgs, RopeStyle, RopeTable, Scale,
+};
 pub use tensor::{Layout, TensorView, TensorViewMut};

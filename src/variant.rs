@@ -11,8 +11,14 @@ pub(crate) enum Variant {
     Prefill { dtype: DType, head_dim: usize },
     /// RMSNorm for one element type.
     RmsNorm { dtype: DType, kind: RmsNormKind },
-    /// RoPE for one element type.
-    Rope { dtype: DType, kind: RopeKind },
+    /// RoPE for one element type, alone or with QK-norm and the paged cache.
+    Rope {
+        dtype: DType,
+        kind: RopeKind,
+        fused: bool,
+    },
+    /// RoPE's cos/sin table of one element type.
+    RopeTable { dtype: DType },
 }
 
 /// Which rows an RMSNorm kernel is made for.
@@ -54,7 +60,12 @@ impl Variant {
                 .map(|kind| Variant::RmsNorm { dtype, kind })
         });
         let rope = DType::FLOATS.into_iter().flat_map(|dtype| {
-            [RopeKind::Wide, RopeKind::Narrow].map(|kind| Variant::Rope { dtype, kind })
+            [RopeKind::Wide, RopeKind::Narrow]
+                .into_iter()
+                .flat_map(move |kind| {
+                    [false, true].map(|fused| Variant::Rope { dtype, kind, fused })
+                })
+                .chain([Variant::RopeTable { dtype }])
         });
         prefill.chain(norm).chain(rope).collect()
     }
@@ -73,13 +84,15 @@ impl fmt::Display for Variant {
                 };
                 write!(f, "fflash_rms_norm_{dtype}{suffix}")
             }
-            Variant::Rope { dtype, kind } => {
+            Variant::Rope { dtype, kind, fused } => {
                 let suffix = match kind {
                     RopeKind::Wide => "",
                     RopeKind::Narrow => "_narrow",
                 };
-                write!(f, "fflash_rope_{dtype}{suffix}")
+                let fused = if *fused { "_fused" } else { "" };
+                write!(f, "fflash_rope{fused}_{dtype}{suffix}")
             }
+            Variant::RopeTable { dtype } => write!(f, "fflash_rope_table_{dtype}"),
         }
     }
 }
