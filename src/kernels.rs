@@ -113,6 +113,7 @@ fn max_dynamic_shared(variant: Variant) -> Option<u32> {
         Variant::Norm(_) => norm::MAX_SHARED_BYTES,
         Variant::NormBackward(_) => 0,
         Variant::Rope { .. } => rope::MAX_SHARED_BYTES,
+        Variant::RopeTable { .. } => 0,
     };
     (bytes > 48 * 1024).then_some(bytes)
 }

@@ -19,11 +19,16 @@ pub use attention::{Mask, Prefill, PrefillArgs};
 pub use dtype::{DType, Element, Float, Quantized};
 pub use error::{Error, LayoutError, Unsupported};
 pub use kernels::Kernels;
-pub use metadata::{CuSeqlens, PageLayout, Positions};
+pub use metadata::{
+    CuSeqlens, FaultyIndex, IndexFault, IndexFaults, PageLayout, Position, Positions, Slots,
+};
 pub use norm::{
     Norm, NormArgs, NormBackwardArgs, NormDTypes, PostNorm, QkNormArgs, RmsNorm, Rounding, Scale,
     Statistics, WeightForm,
 };
 pub use operand::{InOut, Operand, OperandMut};
-pub use rope::{Frequencies, Rope, RopeArgs, RopeStyle};
+pub use rope::{
+    Axes, CacheScale, CacheWrite, Direction, Frequencies, Heads, InvFreq, KvPages, NormWeights,
+    QkNorm, QuantisedPages, Rope, RopeArgs, RopeStyle, RopeTable,
+};
 pub use tensor::{Layout, TensorView, TensorViewMut};

@@ -14,8 +14,14 @@ pub(crate) enum Variant {
     Norm(norm::Kernel),
     /// The same, backward.
     NormBackward(norm::BackwardKernel),
-    /// RoPE for one element type.
-    Rope { dtype: DType, kind: RopeKind },
+    /// RoPE for one element type, alone or with QK-norm and the paged cache.
+    Rope {
+        dtype: DType,
+        kind: RopeKind,
+        fused: bool,
+    },
+    /// RoPE's cos/sin table of one element type.
+    RopeTable { dtype: DType },
 }
 
 /// Which heads a RoPE kernel is made for.
@@ -44,7 +50,12 @@ impl Variant {
         let norm = norm::Kernel::all().map(Variant::Norm);
         let norm_backward = norm::BackwardKernel::all().map(Variant::NormBackward);
         let rope = DType::FLOATS.into_iter().flat_map(|dtype| {
-            [RopeKind::Wide, RopeKind::Narrow].map(|kind| Variant::Rope { dtype, kind })
+            [RopeKind::Wide, RopeKind::Narrow]
+                .into_iter()
+                .flat_map(move |kind| {
+                    [false, true].map(|fused| Variant::Rope { dtype, kind, fused })
+                })
+                .chain([Variant::RopeTable { dtype }])
         });
         prefill
             .chain(norm)
@@ -61,13 +72,15 @@ impl fmt::Display for Variant {
             Variant::Prefill { dtype, head_dim } => write!(f, "fflash_prefill_{dtype}_d{head_dim}"),
             Variant::Norm(kernel) => kernel.fmt(f),
             Variant::NormBackward(kernel) => kernel.fmt(f),
-            Variant::Rope { dtype, kind } => {
+            Variant::Rope { dtype, kind, fused } => {
                 let suffix = match kind {
                     RopeKind::Wide => "",
                     RopeKind::Narrow => "_narrow",
                 };
-                write!(f, "fflash_rope_{dtype}{suffix}")
+                let fused = if *fused { "_fused" } else { "" };
+                write!(f, "fflash_rope{fused}_{dtype}{suffix}")
             }
+            Variant::RopeTable { dtype } => write!(f, "fflash_rope_table_{dtype}"),
         }
     }
 }

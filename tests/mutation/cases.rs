@@ -9,13 +9,15 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use cusim::record::Recording;
 use ferroflash::{
-    Element, Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, Rope,
-    RopeArgs, RopeStyle, TensorView, TensorViewMut,
+    Element, Float, Kernels, Layout, Mask, Prefill, PrefillArgs, TensorView, TensorViewMut,
 };
 use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
+
+#[path = "rope_cases.rs"]
+mod rope_cases;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -31,9 +33,9 @@ pub fn record() -> Result<Vec<Recording>> {
     prefill_cases::<f16>(&device)?;
     prefill_cases::<bf16>(&device)?;
     norm_cases::record(&device)?;
-    rope_cases::<f16>(&device)?;
-    rope_cases::<bf16>(&device)?;
-    rope_cases::<f32>(&device)?;
+    rope_cases::all::<f16>(&device)?;
+    rope_cases::all::<bf16>(&device)?;
+    rope_cases::all::<f32>(&device)?;
     let recordings = cusim::take_recordings();
     cusim::record(false);
     let without_case = Kernels::names().find(|name| {
@@ -189,85 +191,4 @@ fn prefill<T: Float>(
         },
     };
     Ok(device.kernels.prefill(&device.stream, op, args)?)
-}
-
-fn rope_cases<T: Float>(device: &Device) -> Result<()> {
-    let base = Frequencies::Base {
-        base: 10_000.0,
-        scale: 1.0,
-    };
-    let chunk = 16 / size_of::<T>();
-    for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
-        for frequencies in [base, Frequencies::Table] {
-            let op = Rope {
-                style,
-                rotary_dim: None,
-                frequencies,
-            };
-            let part = |dim| Rope {
-                rotary_dim: Some(dim),
-                ..op
-            };
-            let run = |op: Rope, shape, gap| rope::<T>(device, &op, shape, gap);
-            // Tokens, heads of q, of k, elements of a head.
-            run(op, [3, 5, 2, 8 * chunk], chunk)?;
-            run(part(4 * chunk), [2, 9, 0, 6 * chunk], 0)?;
-            run(op, [2, 0, 3, 2 * chunk], 0)?;
-            run(op, [3, 5, 2, 10], 3)?;
-            run(part(6), [2, 9, 0, 9], 0)?;
-            run(op, [2, 0, 3, 6], 1)?;
-            // Heads that end in each of a thread's slots.
-            for heads in 1..=9 {
-                run(op, [1, heads, 10 - heads, 2 * chunk], 0)?;
-                run(op, [1, heads, 10 - heads, 2], 0)?;
-            }
-            // So many tokens that a block has several, and the last block not all.
-            run(part(2 * chunk), [1031, 1, 1, 2 * chunk], 0)?;
-            run(op, [1031, 1, 1, 2], 0)?;
-            // So many heads that a thread visits several lots of them.
-            run(op, [1, 37, 61, 64 * chunk], 0)?;
-            for heads in [40, 48, 56] {
-                run(op, [1, heads, 0, 64 * chunk], 0)?;
-            }
-            for [q_heads, k_heads] in [[29, 21], [30, 23], [31, 24]] {
-                run(op, [1, q_heads, k_heads, 2 * 200], 1)?;
-            }
-            // More threads for a token than pairs.
-            run(op, [2, 40, 8, 2 * chunk], 0)?;
-            run(op, [2, 40, 8, 2], 0)?;
-        }
-    }
-    Ok(())
-}
-
-fn rope<T: Float>(
-    device: &Device,
-    op: &Rope,
-    [tokens, q_heads, k_heads, head_dim]: [usize; 4],
-    gap: usize,
-) -> Result<()> {
-    /// Positions of a table.
-    const TABLE: i32 = 40;
-    let is_table = op.frequencies == Frequencies::Table;
-    let mut random = StdRng::seed_from_u64(tokens as u64);
-    let largest = if is_table { TABLE - 1 } else { i32::MAX };
-    let numbers: Vec<i32> = (0..tokens)
-        .map(|_| random.random_range(0..=largest))
-        .collect();
-    let positions = Positions::new(&device.stream, &numbers)?;
-    let pairs = op.rotary_dim.unwrap_or(head_dim) / 2;
-    let table = Tensor::<f32, 3>::new(device, [TABLE as usize, 2, pairs], 0, 0.7)?;
-    let mut q = Tensor::<T, 3>::new(device, [tokens, q_heads, head_dim], gap, 1.0)?;
-    let mut k = Tensor::<T, 3>::new(device, [tokens, k_heads, head_dim], gap, 1.0)?;
-    let args = RopeArgs {
-        q: q.view_mut()?,
-        k: if k_heads > 0 {
-            Some(k.view_mut()?)
-        } else {
-            None
-        },
-        positions: &positions,
-        table: if is_table { Some(table.view()?) } else { None },
-    };
-    Ok(device.kernels.rope(&device.stream, op, args)?)
 }
