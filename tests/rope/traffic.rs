@@ -11,7 +11,7 @@ use half::f16;
 
 use crate::common::{Mode, counters, enter, gpu, view, view_mut};
 
-const TOKENS: usize = 1536;
+const TOKENS: usize = 1024;
 const Q: [usize; 3] = [TOKENS, 32, 128];
 const KV: [usize; 3] = [TOKENS, 8, 128];
 const PAGES: [usize; 4] = [TOKENS / 16, 16, 8, 128];
