@@ -26,7 +26,7 @@ use crate::tensor::TensorViewMut;
 use crate::variant::Variant;
 
 pub use args::{
-    CacheWrite, Heads, KvPages, NormWeights, QuantisedPages, RopeArgs, RopeTable, CacheScale,
+    CacheScale, CacheWrite, Heads, KvPages, NormWeights, QuantisedPages, RopeArgs, RopeTable,
 };
 pub use axes::Axes;
 pub use frequencies::{Frequencies, InvFreq};

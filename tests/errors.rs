@@ -7,9 +7,9 @@ use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaSlice, DriverError};
 use ferroflash::metadata::Number;
 use ferroflash::{
-    Axes, CacheWrite, Error, Frequencies, Heads, InvFreq, KvPages, Layout, LayoutError, Mask,
-    NormWeights, PageLayout, Positions, Prefill, PrefillArgs, QkNorm, QuantisedPages, RmsNorm,
-    Rope, RopeArgs, RopeTable, CacheScale, Slots, TensorView, TensorViewMut, Unsupported, WeightForm,
+    Axes, CacheScale, CacheWrite, Error, Frequencies, Heads, InvFreq, KvPages, Layout, LayoutError,
+    Mask, NormWeights, PageLayout, Positions, Prefill, PrefillArgs, QkNorm, QuantisedPages,
+    RmsNorm, Rope, RopeArgs, RopeTable, Slots, TensorView, TensorViewMut, Unsupported, WeightForm,
 };
 use float8::F8E4M3;
 use half::f16;

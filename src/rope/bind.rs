@@ -1,6 +1,6 @@
 //! From operands to the parameter block.
 
-use super::args::{CacheWrite, Heads, KvPages, QuantisedPages, RopeArgs, RopeTable, CacheScale};
+use super::args::{CacheScale, CacheWrite, Heads, KvPages, QuantisedPages, RopeArgs, RopeTable};
 use super::check::Sizes;
 use super::{Direction, Frequencies, Rope, RopeStyle};
 use crate::check::{self, MAX_COUNT};

@@ -1,6 +1,6 @@
 //! Everything about a call of RoPE that can be known without an address.
 
-use super::args::{CacheWrite, Heads, RopeArgs, CacheScale};
+use super::args::{CacheScale, CacheWrite, Heads, RopeArgs};
 use super::{Frequencies, MAX_PAIRS, Rope};
 use crate::check;
 use crate::dtype::Float;
@@ -220,7 +220,9 @@ fn check_cache<T: Float>(cache: &CacheWrite<'_, T>, k: [usize; 3]) -> Result<(),
                     |scale| scale > 0.0 && inverse.is_finite() && inverse > 0.0,
                 )?;
             }
-            CacheScale::PerHead(scales) => check::extent(operand, "heads", scales.shape()[0], heads)?,
+            CacheScale::PerHead(scales) => {
+                check::extent(operand, "heads", scales.shape()[0], heads)?
+            }
         }
     }
     Ok(())

@@ -2,9 +2,9 @@
 
 use ferroflash::rope::scaling;
 use ferroflash::{
-    Axes, CacheWrite, CuSeqlens, DType, Direction, Element, Float, Frequencies, Heads,
+    Axes, CacheScale, CacheWrite, CuSeqlens, DType, Direction, Element, Float, Frequencies, Heads,
     IndexFaults, KvPages, NormWeights, PageLayout, Position, Positions, QkNorm, QuantisedPages,
-    Rope, RopeArgs, RopeStyle, RopeTable, CacheScale, Slots, WeightForm,
+    Rope, RopeArgs, RopeStyle, RopeTable, Slots, WeightForm,
 };
 use float8::{F8E4M3, F8E5M2};
 use half::{bf16, f16};
@@ -130,14 +130,25 @@ fn shapes<T: Float>(device: &Device) -> Result<()> {
 /// Every option of angles and positions, and copying.
 fn options<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
-    for (style, dim) in [(STYLES[0], 8 * chunk), (STYLES[1], 8 * chunk), (STYLES[0], 22), (STYLES[1], 22)] {
+    for (style, dim) in [
+        (STYLES[0], 8 * chunk),
+        (STYLES[1], 8 * chunk),
+        (STYLES[0], 22),
+        (STYLES[1], 22),
+    ] {
         let op = with(style, Frequencies::default());
         let pairs = dim / 2;
         let table = with(style, Frequencies::Table);
         let shape = [3, 2, 1, dim];
         for dtype in [DType::F16, DType::BF16] {
             let call = Call::new(&table, shape);
-            run::<T>(device, &Call { table: dtype, ..call })?;
+            run::<T>(
+                device,
+                &Call {
+                    table: dtype,
+                    ..call
+                },
+            )?;
         }
         let yarn = scaling::yarn(1e4, dim, &scaling::Yarn::new(16.0, 64))?;
         for direction in [Direction::Forward, Direction::Inverse] {
@@ -151,21 +162,40 @@ fn options<T: Float>(device: &Device) -> Result<()> {
         for axes in [
             Axes::Sections(vec![1, 2, pairs - 3]),
             Axes::Interleaved(vec![pairs - 2 * (pairs / 3), pairs / 3, pairs / 3]),
-            Axes::Separate(vec![pairs / 4, pairs / 4, pairs / 4, pairs - 3 * (pairs / 4)]),
+            Axes::Separate(vec![
+                pairs / 4,
+                pairs / 4,
+                pairs / 4,
+                pairs - 3 * (pairs / 4),
+            ]),
         ] {
             let op = Rope { axes, ..op.clone() };
             run::<T>(device, &Call::new(&op, shape))?;
         }
         // Elsewhere: the rest before, behind and on both sides of what is rotated, even and odd.
         let unit = if dim == 22 { 1 } else { chunk };
-        for (dim, offset, head_dim) in [(4, 2, 10), (4, 0, 8), (4, 4, 8), (2, 1, 6), (6, 0, 9), (8, 0, 8)] {
+        for (dim, offset, head_dim) in [
+            (4, 2, 10),
+            (4, 0, 8),
+            (4, 4, 8),
+            (2, 1, 6),
+            (6, 0, 9),
+            (8, 0, 8),
+        ] {
             let op = Rope {
                 rotary_dim: Some(dim * unit),
                 rotary_offset: offset * unit,
                 ..op.clone()
             };
             let call = Call::new(&op, [2, 5, 2, head_dim * unit]);
-            run::<T>(device, &Call { in_place: false, gap: unit, ..call.clone() })?;
+            run::<T>(
+                device,
+                &Call {
+                    in_place: false,
+                    gap: unit,
+                    ..call.clone()
+                },
+            )?;
             run::<T>(device, &call)?;
         }
         positions::<T>(device, &op, dim)?;
@@ -192,18 +222,35 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize) -> Result<()> {
     };
     run(op, Positions::new(stream, &[5i64, 1 << 33, 77_777])?, false)?;
     run(op, Positions::new(stream, &[0.5f32, -1000.25, 3.0])?, false)?;
-    run(op, Positions::new(stream, &[0.1f64, -1e9 / 3.0, 1e6 / 7.0, -1e-12, 4.0])?, false)?;
+    run(
+        op,
+        Positions::new(stream, &[0.1f64, -1e9 / 3.0, 1e6 / 7.0, -1e-12, 4.0])?,
+        false,
+    )?;
     run(op, Positions::range(1_000_003, 5)?, false)?;
-    for lengths in [vec![3, 0, 2, 1, 4], vec![1], vec![0, 0, 2], vec![2, 0, 0], vec![1, 1, 1, 1]] {
+    for lengths in [
+        vec![3, 0, 2, 1, 4],
+        vec![1],
+        vec![0, 0, 2],
+        vec![2, 0, 0],
+        vec![1, 1, 1, 1],
+    ] {
         let sequences = CuSeqlens::from_lengths(stream, &lengths)?;
         let offsets: Vec<usize> = (0..lengths.len()).map(|s| 1000 * s + 7).collect();
         run(op, Positions::packed(stream, &sequences, &offsets)?, false)?;
     }
     let fast = Rope {
-        frequencies: Frequencies::Base { base: 3.0, scale: -3.0 },
+        frequencies: Frequencies::Base {
+            base: 3.0,
+            scale: -3.0,
+        },
         ..op.clone()
     };
-    run(&fast, Positions::new(stream, &[0.3f64, -1000.7, 12.9])?, false)?;
+    run(
+        &fast,
+        Positions::new(stream, &[0.3f64, -1000.7, 12.9])?,
+        false,
+    )?;
     // Checked: at the ends of what is allowed and just past them.
     let limit = 1i64 << 36;
     let checked = |op: &Rope, positions: Result<Positions>| run(op, positions?, true);
@@ -211,7 +258,10 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize) -> Result<()> {
     checked(op, on_device(device, &[limit - 1, limit, -1, 5, i64::MAX]))?;
     checked(op, on_device(device, &[0, 1, 2, limit + 5]))?;
     let real = limit as f64;
-    checked(op, on_device(device, &[real, -real, real + 1.0, -real - 1.0, f64::NAN]))?;
+    checked(
+        op,
+        on_device(device, &[real, -real, real + 1.0, -real - 1.0, f64::NAN]),
+    )?;
     checked(op, on_device(device, &[0.5f32, f32::INFINITY, 2.0]))?;
     let table = with(op.style, Frequencies::Table);
     let last = TABLE as i32 - 1;
@@ -221,7 +271,10 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize) -> Result<()> {
         ..op.clone()
     };
     let device_positions = stream.clone_htod(&[1i32, 2, 3, 4, -5, 6])?;
-    checked(&axes, Ok(Positions::checked_on_device(device_positions, 2, 3)?))
+    checked(
+        &axes,
+        Ok(Positions::checked_on_device(device_positions, 2, 3)?),
+    )
 }
 
 fn on_device<P: Position>(device: &Device, positions: &[P]) -> Result<Positions> {
@@ -233,7 +286,10 @@ fn on_device<P: Position>(device: &Device, positions: &[P]) -> Result<Positions>
 fn norms<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
     let norm = |weight, eps| Some(QkNorm { eps, weight });
-    for (style, form) in [(STYLES[0], WeightForm::Plain), (STYLES[1], WeightForm::OnePlus)] {
+    for (style, form) in [
+        (STYLES[0], WeightForm::Plain),
+        (STYLES[1], WeightForm::OnePlus),
+    ] {
         let op = Rope {
             style,
             norm: norm(form, 1e-5),
@@ -265,8 +321,20 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
                     ..op.clone()
                 };
                 let call = Call::new(&op, [2, 3, 2, head_dim]);
-                run::<T>(device, &Call { in_place, ..call.clone() })?;
-                run::<T>(device, &Call { weights: false, ..call })?;
+                run::<T>(
+                    device,
+                    &Call {
+                        in_place,
+                        ..call.clone()
+                    },
+                )?;
+                run::<T>(
+                    device,
+                    &Call {
+                        weights: false,
+                        ..call
+                    },
+                )?;
             }
         }
         for deviation in [1e25, 1e-25, 3e38] {
@@ -283,7 +351,14 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
                 run::<T>(device, &Call { deviation, ..call })?;
             }
             let call = Call::new(&op, [2, 1, 3, 4 * chunk]);
-            run::<T>(device, &Call { deviation, cache: Some(CACHE), ..call })?;
+            run::<T>(
+                device,
+                &Call {
+                    deviation,
+                    cache: Some(CACHE),
+                    ..call
+                },
+            )?;
         }
     }
     Ok(())
@@ -298,22 +373,45 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
     });
     for style in STYLES {
         for norm in [None, norm] {
-            let op = Rope { style, norm, ..Rope::default() };
+            let op = Rope {
+                style,
+                norm,
+                ..Rope::default()
+            };
             for dtype in [None, Some(DType::F8E4M3), Some(DType::F8E5M2)] {
                 let cache = Cache { dtype, ..CACHE };
                 let variants = [
                     cache,
-                    Cache { page_size: 1, layout: PageLayout::Hnd, per_head: true, ..cache },
-                    Cache { checked: true, only: false, ..cache },
+                    Cache {
+                        page_size: 1,
+                        layout: PageLayout::Hnd,
+                        per_head: true,
+                        ..cache
+                    },
+                    Cache {
+                        checked: true,
+                        only: false,
+                        ..cache
+                    },
                 ];
                 for cache in variants {
                     for dim in [6 * chunk, 10] {
                         let call = Call::new(&op, [4, 5, 3, dim]);
-                        run::<T>(device, &Call { cache: Some(cache), ..call })?;
+                        run::<T>(
+                            device,
+                            &Call {
+                                cache: Some(cache),
+                                ..call
+                            },
+                        )?;
                     }
                 }
                 // A part of the head: the rest of q stays, the rest of k goes along.
-                for (dim, offset, head_dim) in [(2 * chunk, chunk, 6 * chunk), (2, 2, 5), (2 * chunk, 0, 5 * chunk)] {
+                for (dim, offset, head_dim) in [
+                    (2 * chunk, chunk, 6 * chunk),
+                    (2, 2, 5),
+                    (2 * chunk, 0, 5 * chunk),
+                ] {
                     let op = Rope {
                         rotary_dim: Some(dim),
                         rotary_offset: offset,
@@ -322,7 +420,14 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
                     for only in [true, false] {
                         let cache = Some(Cache { only, ..cache });
                         let call = Call::new(&op, [2, 5, 6, head_dim]);
-                        run::<T>(device, &Call { cache, gap: chunk, ..call })?;
+                        run::<T>(
+                            device,
+                            &Call {
+                                cache,
+                                gap: chunk,
+                                ..call
+                            },
+                        )?;
                     }
                 }
             }
@@ -344,13 +449,24 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
 }
 
 fn tables<T: Float>(device: &Device) -> Result<()> {
-    for (positions, pairs, gap, first) in [(3, 64, 0, 0), (5, 7, 0, 1000), (2, 20, 3, 1 << 33), (70, 32, 8, 5)] {
+    for (positions, pairs, gap, first) in [
+        (3, 64, 0, 0),
+        (5, 7, 0, 1000),
+        (2, 20, 3, 1 << 33),
+        (70, 32, 8, 5),
+    ] {
         let op = Rope {
-            frequencies: Frequencies::Explicit(scaling::yarn(1e4, 2 * pairs, &scaling::Yarn::new(16.0, 64))?),
+            frequencies: Frequencies::Explicit(scaling::yarn(
+                1e4,
+                2 * pairs,
+                &scaling::Yarn::new(16.0, 64),
+            )?),
             ..Rope::default()
         };
         let mut table = Tensor::<T, 3>::new(device, [positions, 2, pairs], gap, 1.0)?;
-        device.kernels.rope_table(&device.stream, &op, first, table.view_mut()?)?;
+        device
+            .kernels
+            .rope_table(&device.stream, &op, first, table.view_mut()?)?;
     }
     Ok(())
 }
@@ -361,10 +477,13 @@ fn run<T: Float>(device: &Device, call: &Call) -> Result<()> {
     let mut random = StdRng::seed_from_u64(tokens as u64);
     let largest = if is_table { TABLE as i32 - 1 } else { i32::MAX };
     let axes = call.op.axes.count();
-    let numbers: Vec<i32> = (0..axes * tokens).map(|_| random.random_range(0..=largest)).collect();
+    let numbers: Vec<i32> = (0..axes * tokens)
+        .map(|_| random.random_range(0..=largest))
+        .collect();
     let positions = Positions::with_axes(&device.stream, axes, &numbers)?;
     let pairs = call.op.rotary_dim.unwrap_or(head_dim) / 2;
-    let new = |heads| Tensor::<T, 3>::new(device, [tokens, heads, head_dim], call.gap, call.deviation);
+    let new =
+        |heads| Tensor::<T, 3>::new(device, [tokens, heads, head_dim], call.gap, call.deviation);
     let out = |heads| Tensor::<T, 3>::new(device, [tokens, heads, head_dim], 2 * call.gap, 55.0);
     let (mut q, mut k, v) = (new(q_heads)?, new(k_heads)?, new(k_heads)?);
     let (mut q_out, mut k_out) = (out(q_heads)?, out(k_heads)?);
@@ -383,7 +502,11 @@ fn run<T: Float>(device: &Device, call: &Call) -> Result<()> {
     let weights = match call.op.norm {
         Some(_) if call.weights => Some(NormWeights {
             q: Some(q_weight.view()?),
-            k: if k_heads > 0 { Some(k_weight.view()?) } else { None },
+            k: if k_heads > 0 {
+                Some(k_weight.view()?)
+            } else {
+                None
+            },
         }),
         _ => None,
     };
@@ -397,7 +520,10 @@ fn run<T: Float>(device: &Device, call: &Call) -> Result<()> {
         Some(cache) => Some(CacheWrite {
             v: v.view()?,
             pages: match cache.dtype {
-                None => KvPages::Same { k: same.k.view_mut()?, v: same.v.view_mut()? },
+                None => KvPages::Same {
+                    k: same.k.view_mut()?,
+                    v: same.v.view_mut()?,
+                },
                 Some(DType::F8E4M3) => KvPages::E4M3(e4m3.quantised(cache)?),
                 Some(_) => KvPages::E5M2(e5m2.quantised(cache)?),
             },
@@ -409,12 +535,18 @@ fn run<T: Float>(device: &Device, call: &Call) -> Result<()> {
         (0, _) => None,
         (_, Some(Cache { only: true, .. })) => Some(Heads::ToCache(k.view()?)),
         _ if call.in_place => Some(Heads::InPlace(k.view_mut()?)),
-        _ => Some(Heads::Into { x: k.view()?, out: k_out.view_mut()? }),
+        _ => Some(Heads::Into {
+            x: k.view()?,
+            out: k_out.view_mut()?,
+        }),
     };
     let q = if call.in_place {
         Heads::InPlace(q.view_mut()?)
     } else {
-        Heads::Into { x: q.view()?, out: q_out.view_mut()? }
+        Heads::Into {
+            x: q.view()?,
+            out: q_out.view_mut()?,
+        }
     };
     let args = RopeArgs {
         k,
@@ -436,7 +568,9 @@ struct Pages<C> {
 impl<C: Element> Pages<C> {
     fn new(device: &Device, call: &Call) -> Result<Self> {
         let [tokens, _, heads, head_dim] = call.shape;
-        let Cache { page_size, layout, .. } = call.cache.unwrap_or(CACHE);
+        let Cache {
+            page_size, layout, ..
+        } = call.cache.unwrap_or(CACHE);
         let pages = tokens.div_ceil(page_size) + 1;
         let shape = match layout {
             PageLayout::Nhd => [pages, page_size, heads, head_dim],
@@ -471,13 +605,17 @@ impl<C: Element> Pages<C> {
 /// Slots from the last one on, of which the second token has none; checked ones may be outside.
 fn slots(device: &Device, call: &Call) -> Result<Slots> {
     let tokens = call.shape[0];
-    let Cache { page_size, checked, .. } = call.cache.unwrap_or(CACHE);
+    let Cache {
+        page_size, checked, ..
+    } = call.cache.unwrap_or(CACHE);
     let end = (tokens.div_ceil(page_size) + 1) * page_size;
     let all = (0..tokens).map(|token| (token != 1).then(|| end - 1 - token));
     if !checked {
         return Ok(Slots::new(&device.stream, &all.collect::<Vec<_>>())?);
     }
-    let mut all: Vec<i64> = all.map(|slot| slot.map_or(-1, |slot| slot as i64)).collect();
+    let mut all: Vec<i64> = all
+        .map(|slot| slot.map_or(-1, |slot| slot as i64))
+        .collect();
     all[0] = end as i64;
     all[tokens - 1] = -2;
     let all = device.stream.clone_htod(&all)?;

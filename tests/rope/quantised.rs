@@ -2,8 +2,8 @@
 
 use cudarc::driver::CudaSlice;
 use ferroflash::{
-    CacheWrite, Heads, KvPages, Layout, PageLayout, Positions, QuantisedPages, Quantized, Rope,
-    RopeArgs, CacheScale, Slots, TensorView, TensorViewMut,
+    CacheScale, CacheWrite, Heads, KvPages, Layout, PageLayout, Positions, QuantisedPages,
+    Quantized, Rope, RopeArgs, Slots, TensorView, TensorViewMut,
 };
 use float8::{F8E4M3, F8E5M2};
 use proptest::prelude::*;

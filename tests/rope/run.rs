@@ -3,8 +3,8 @@
 use cudarc::driver::CudaSlice;
 use ferroflash::reference::{self, Angles, Exact, Rounded};
 use ferroflash::{
-    CacheWrite, CuSeqlens, DType, Element, Float, Frequencies, Heads, KvPages, NormWeights,
-    PageLayout, Positions, QuantisedPages, Quantized, RopeArgs, RopeTable, CacheScale, Slots,
+    CacheScale, CacheWrite, CuSeqlens, DType, Element, Float, Frequencies, Heads, KvPages,
+    NormWeights, PageLayout, Positions, QuantisedPages, Quantized, RopeArgs, RopeTable, Slots,
     TensorView,
 };
 use float8::{F8E4M3, F8E5M2};

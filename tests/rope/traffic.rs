@@ -3,15 +3,15 @@
 use cudarc::driver::CudaSlice;
 use cusim::exec::Counters;
 use ferroflash::{
-    CacheWrite, Element, Heads, KvPages, NormWeights, PageLayout, Positions, QkNorm,
-    QuantisedPages, Rope, RopeArgs, CacheScale, Slots, TensorView, WeightForm,
+    CacheScale, CacheWrite, Element, Heads, KvPages, NormWeights, PageLayout, Positions, QkNorm,
+    QuantisedPages, Rope, RopeArgs, Slots, TensorView, WeightForm,
 };
 use float8::F8E4M3;
 use half::f16;
 
 use crate::common::{Mode, counters, enter, gpu, view, view_mut};
 
-const TOKENS: usize = 1536;
+const TOKENS: usize = 1024;
 const Q: [usize; 3] = [TOKENS, 32, 128];
 const KV: [usize; 3] = [TOKENS, 8, 128];
 const PAGES: [usize; 4] = [TOKENS / 16, 16, 8, 128];
