@@ -7,8 +7,8 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 use ferroflash::reference::{self, Angles, Exact, HostTensor, Rounded};
 use ferroflash::{
-    Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
-    RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
+    Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, PrefillOptions,
+    RmsNorm, Rope, RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
 };
 use half::{bf16, f16};
 use rand::rngs::StdRng;
@@ -166,6 +166,7 @@ impl Example {
             v: TensorView::new(v_data.as_view(), kv)?,
             o: TensorViewMut::new(o_data.as_view_mut(), qo)?,
             lse: None,
+            options: PrefillOptions::default(),
         };
         self.kernels.prefill(&self.stream, &op, args)?;
         let out = self.stream.clone_dtoh(&o_data)?;

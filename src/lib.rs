@@ -14,11 +14,14 @@ pub mod rope;
 pub mod tensor;
 mod variant;
 
-pub use attention::{Mask, Prefill, PrefillArgs};
+pub use attention::{
+    Bias, BlockMask, BlockShape, KvStorage, Mask, OptionSet, Prefill, PrefillArgs, PrefillDesc,
+    PrefillInPlaceArgs, PrefillOptions, PrefillPagedArgs, PrefillVarlenArgs,
+};
 pub use dtype::{DType, Element, Float, Quantized};
 pub use error::{Error, LayoutError, Unsupported};
 pub use kernels::Kernels;
-pub use metadata::{CuSeqlens, PageLayout, Positions};
+pub use metadata::{CuSeqlens, PageLayout, PageTable, Positions};
 pub use norm::{RmsNorm, WeightForm};
 pub use rope::{Frequencies, Rope, RopeArgs, RopeStyle};
 pub use tensor::{Layout, TensorView, TensorViewMut};

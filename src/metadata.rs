@@ -1,6 +1,11 @@
 //! Index arrays. They are pointers in disguise, so they are validated on the host before a kernel
 //! may follow them.
 
+mod pages;
+
+pub(crate) use pages::Contents;
+pub use pages::PageTable;
+
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream};
@@ -89,8 +94,6 @@ impl CuSeqlens {
         self.ranges().map(|range| range.len()).max().unwrap_or(0)
     }
 
-    // The operations over packed sequences bind it.
-    #[allow(dead_code)]
     pub(crate) fn device(&self) -> &CudaSlice<i32> {
         &self.device
     }

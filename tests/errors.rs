@@ -6,8 +6,8 @@ use common::{gpu, view, view_mut};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaSlice, DriverError};
 use ferroflash::{
-    Error, Frequencies, Layout, LayoutError, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope,
-    RopeArgs, RopeStyle, TensorView, TensorViewMut, Unsupported, WeightForm,
+    Error, Frequencies, Layout, LayoutError, Mask, Positions, Prefill, PrefillArgs, PrefillOptions,
+    RmsNorm, Rope, RopeArgs, RopeStyle, TensorView, TensorViewMut, Unsupported, WeightForm,
 };
 use half::f16;
 
@@ -32,6 +32,7 @@ fn prefill(
         v: view(&v_data, v),
         o: view_mut(&mut o_data, o),
         lse: None,
+        options: PrefillOptions::default(),
     };
     gpu().kernels.prefill(&gpu().stream, op, args)
 }
@@ -80,6 +81,7 @@ fn prefill_checks_the_shape_of_lse() {
         v: view(&v, KV),
         o: view_mut(&mut o, Q),
         lse: Some(TensorViewMut::contiguous(lse.as_view_mut(), [1, 3, 4]).expect("a view")),
+        options: PrefillOptions::default(),
     };
     assert_eq!(
         gpu()
@@ -135,6 +137,7 @@ fn unsupported_head_dims_and_dtypes_are_named() {
         v: view(),
         o: TensorViewMut::contiguous(out.as_view_mut(), [1, 1, 1, 64]).expect("a view"),
         lse: None,
+        options: PrefillOptions::default(),
     };
     assert_eq!(
         gpu()
@@ -221,6 +224,7 @@ fn rows_must_be_contiguous() {
         v: view(&data, [1, 1, 1, 64]),
         o: view_mut(&mut out, [1, 1, 1, 64]),
         lse: None,
+        options: PrefillOptions::default(),
     };
     assert_eq!(
         gpu()
@@ -245,6 +249,7 @@ fn addresses_and_strides_must_be_aligned_to_the_vectors() {
             v: view(&data, shape),
             o: view_mut(&mut out, shape),
             lse: None,
+            options: PrefillOptions::default(),
         };
         gpu()
             .kernels
@@ -305,6 +310,7 @@ fn sequences_beyond_the_kernels_counters_are_refused() {
         v: TensorView::new(data.as_view(), long).expect("a view"),
         o: view_mut(&mut out, [1, 1, 1, 64]),
         lse: None,
+        options: PrefillOptions::default(),
     };
     let result = gpu()
         .kernels
@@ -553,6 +559,7 @@ fn queries_without_keys_give_zero() {
         v: view(&kv, [1, 0, 2, 64]),
         o: view_mut(&mut o, shape),
         lse: Some(TensorViewMut::contiguous(lse.as_view_mut(), [1, 4, 3]).expect("a view")),
+        options: PrefillOptions::default(),
     };
     gpu()
         .kernels

@@ -6,8 +6,8 @@ mod common;
 use common::{counters, gpu, view, view_mut};
 use cudarc::driver::CudaSlice;
 use ferroflash::{
-    Frequencies, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope, RopeArgs, RopeStyle,
-    WeightForm,
+    Frequencies, Mask, Positions, Prefill, PrefillArgs, PrefillOptions, RmsNorm, Rope, RopeArgs,
+    RopeStyle, WeightForm,
 };
 use half::f16;
 
@@ -111,6 +111,7 @@ fn prefill_reads_q_once_and_k_and_v_once_for_each_block_of_queries() {
             v,
             o: view_mut(&mut o, shape),
             lse: None,
+            options: PrefillOptions::default(),
         };
         gpu()
             .kernels

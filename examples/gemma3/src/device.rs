@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use ferroflash::{
-    Frequencies, Kernels, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope, RopeArgs,
-    RopeStyle, TensorView, TensorViewMut, WeightForm,
+    Frequencies, Kernels, Mask, Positions, Prefill, PrefillArgs, PrefillOptions, RmsNorm, Rope,
+    RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
 };
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -192,6 +192,7 @@ impl Gpu {
             v: TensorView::contiguous(cache.v.slice(..new), kv_shape)?,
             o: TensorViewMut::contiguous(o.as_view_mut(), q_shape)?,
             lse: None,
+            options: PrefillOptions::default(),
         };
         let attention = Prefill {
             mask,
