@@ -117,37 +117,24 @@ fn query_heads_must_divide_evenly_among_kv_heads() {
 }
 
 #[test]
-fn unsupported_head_dims_and_dtypes_are_named() {
-    let shape = [1, 3, 4, 80];
-    assert_eq!(
-        prefill(&Prefill::default(), shape, shape, shape, shape),
-        Err(Error::Unsupported(Unsupported::HeadDim {
-            op: "prefill",
-            head_dim: 80,
-            supported: &[64, 128, 256],
-        }))
-    );
-
-    let data = gpu().stream.alloc_zeros::<f32>(64).expect("memory");
-    let mut out = gpu().stream.alloc_zeros::<f32>(64).expect("memory");
-    let view = || TensorView::contiguous(data.as_view(), [1, 1, 1, 64]).expect("a view");
-    let args = PrefillArgs {
-        q: view(),
-        k: view(),
-        v: view(),
-        o: TensorViewMut::contiguous(out.as_view_mut(), [1, 1, 1, 64]).expect("a view"),
-        lse: None,
-        options: PrefillOptions::default(),
-    };
-    assert_eq!(
-        gpu()
-            .kernels
-            .prefill(&gpu().stream, &Prefill::default(), args),
-        Err(Error::Unsupported(Unsupported::DType {
-            op: "prefill",
-            dtype: ferroflash::DType::F32
-        }))
-    );
+fn unsupported_head_dims_are_named() {
+    for (head_dim, head_dim_v, axis, limit) in [
+        (84, 64, "head_dim", 576),
+        (584, 64, "head_dim", 576),
+        (64, 520, "head_dim_v", 512),
+    ] {
+        let (q, o) = ([1, 3, 4, head_dim], [1, 3, 4, head_dim_v]);
+        assert_eq!(
+            prefill(&Prefill::default(), q, q, o, o),
+            Err(Error::Unsupported(Unsupported::HeadDim {
+                op: "prefill",
+                axis,
+                head_dim: head_dim.max(head_dim_v),
+                multiple: 8,
+                limit,
+            }))
+        );
+    }
 }
 
 #[test]

@@ -244,4 +244,141 @@ mod tests {
         assert_abs_diff_eq!(exact.o.data()[0], 1.0 / 3.0, epsilon = 1e-15);
         assert_eq!(rounded.o.data()[0], f16::from_f64(1.0 / 3.0).to_f64());
     }
+
+    /// As `run`, with options.
+    fn run_with(
+        op: &Prefill,
+        seqlen_q: usize,
+        v: &[f32],
+        options: &AttentionOptions<'_>,
+    ) -> Attention {
+        let (q, k) = (vec![1.0f32; seqlen_q], vec![0.0f32; v.len()]);
+        let tensor = |data| {
+            HostTensor::new(data, Layout::contiguous([1, data.len(), 1, 1])).expect("in bounds")
+        };
+        prefill_with::<Exact, f32>(op, &tensor(&q), &tensor(&k), &tensor(v), options)
+    }
+
+    const V: [f32; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+
+    #[test]
+    fn chunks_see_themselves_only() {
+        let mean = |causal, seqlen_q| {
+            let size = 4.try_into().expect("not 0");
+            let mask = Mask::Chunked { size, causal };
+            let op = Prefill {
+                mask,
+                ..Prefill::default()
+            };
+            run_with(&op, seqlen_q, &V, &AttentionOptions::default())
+                .o
+                .data()
+                .to_vec()
+        };
+        // Keys 0 to 3 and 4, 5; the queries stand at keys 3, 4, 5.
+        assert_eq!(mean(false, 3), [3.75, 24.0, 24.0]);
+        assert_eq!(mean(true, 3), [3.75, 16.0, 24.0]);
+        // The first of seven stands before all keys.
+        assert_eq!(mean(false, 7)[..2], [0.0, 3.75]);
+    }
+
+    #[test]
+    fn a_prefix_is_seen_by_all_and_the_rest_is_causal() {
+        let op = Prefill {
+            mask: Mask::PrefixLm,
+            ..Prefill::default()
+        };
+        let options = AttentionOptions {
+            prefix_lens: &[2],
+            ..AttentionOptions::default()
+        };
+        let out = run_with(&op, 6, &V, &options);
+        assert_abs_diff_eq!(
+            out.o.data(),
+            [1.5, 1.5, 7.0 / 3.0, 3.75, 6.2, 10.5].as_slice(),
+            epsilon = 1e-12
+        );
+    }
+
+    #[test]
+    fn sink_tokens_stay_beside_a_window() {
+        let window = Mask::Window {
+            left: Some(1),
+            right: Some(0),
+        };
+        let op = Prefill {
+            mask: window,
+            sink_tokens: 2,
+            ..Prefill::default()
+        };
+        let out = run_with(&op, 6, &V, &AttentionOptions::default());
+        // Query 4 sees keys 0, 1 and 3, 4.
+        assert_abs_diff_eq!(
+            out.o.data(),
+            [1.0, 1.5, 7.0 / 3.0, 3.75, 6.75, 12.75].as_slice(),
+            epsilon = 1e-12
+        );
+    }
+
+    #[test]
+    fn slopes_are_subtracted_by_distance() {
+        let slopes = [LN2];
+        let slopes = HostTensor::new(&slopes, Layout::contiguous([1, 1])).expect("in bounds");
+        let options = AttentionOptions {
+            alibi_slopes: Some(slopes),
+            ..AttentionOptions::default()
+        };
+        let out = run_with(&Prefill::default(), 2, &V[..3], &options);
+        // Query 0 stands at key 1: weights 1/2, 1, 1/2; query 1 at key 2: 1/4, 1/2, 1.
+        assert_abs_diff_eq!(out.o.data()[0], (0.5 + 2.0 + 2.0) / 2.0, epsilon = 1e-6);
+        assert_abs_diff_eq!(out.o.data()[1], (0.25 + 1.0 + 4.0) / 1.75, epsilon = 1e-6);
+    }
+
+    #[test]
+    fn a_bias_is_added_and_hides_keys() {
+        let bias = |[_, _, i, j]: [usize; 4]| match (i, j) {
+            (0, 0) => 3f64.ln(),
+            (1, _) => f64::NEG_INFINITY,
+            _ => 0.0,
+        };
+        let options = AttentionOptions {
+            bias: Some(&bias),
+            ..AttentionOptions::default()
+        };
+        let out = run_with(&Prefill::default(), 2, &V[..2], &options);
+        assert_abs_diff_eq!(out.o.data()[0], 1.25, epsilon = 1e-12);
+        assert_eq!(out.o.data()[1], 0.0);
+        assert_eq!(out.lse.data()[1], f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn masks_by_bit_or_block_hide_keys() {
+        let sees = |[_, _, i, j]: [usize; 4]| (i + j) % 2 == 1;
+        let options = AttentionOptions {
+            sees: Some(&sees),
+            ..AttentionOptions::default()
+        };
+        let out = run_with(&Prefill::default(), 2, &V[..4], &options);
+        assert_eq!(out.o.data(), [5.0, 2.5]);
+    }
+
+    #[test]
+    fn a_sink_takes_weight_and_gives_nothing() {
+        let sinks = [LN2];
+        let sinks = HostTensor::new(&sinks, Layout::contiguous([1])).expect("in bounds");
+        let options = AttentionOptions {
+            sinks: Some(sinks),
+            ..AttentionOptions::default()
+        };
+        // Weights 1, 1 and 2 of the sink.
+        let op = Prefill {
+            mask: Mask::Causal,
+            ..Prefill::default()
+        };
+        let out = run_with(&op, 3, &V[..2], &options);
+        assert_eq!(out.o.data()[0], 0.0);
+        assert_abs_diff_eq!(out.lse.data()[0], 2f64.ln(), epsilon = 1e-6);
+        assert_abs_diff_eq!(out.o.data()[2], 0.75, epsilon = 1e-6);
+        assert_abs_diff_eq!(out.lse.data()[2], 4f64.ln(), epsilon = 1e-6);
+    }
 }

@@ -3,6 +3,8 @@
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
+mod errors;
+mod properties;
 mod run;
 
 use case::case;

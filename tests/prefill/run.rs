@@ -38,6 +38,7 @@ pub struct Inputs<T> {
     pub blocks: Option<Blocks>,
 }
 
+#[derive(Clone)]
 pub struct Request<T> {
     pub q: Vec<T>,
     pub k: Vec<T>,
@@ -212,6 +213,32 @@ impl<T: Float> Inputs<T> {
             prefix_lens,
             bits,
             blocks,
+        }
+    }
+}
+
+impl<T: Float> Inputs<T> {
+    /// One request. Of options only sinks.
+    pub fn only(&self, request: usize) -> Self {
+        self.with(vec![self.requests[request].clone()])
+    }
+
+    /// The requests in reverse, then the last of those drawn for `case`. Of options only sinks.
+    pub fn reversed_with(&self, case: &Case) -> Self {
+        let mut requests: Vec<Request<T>> = self.requests.iter().rev().cloned().collect();
+        requests.extend(Self::new(case).requests.pop());
+        self.with(requests)
+    }
+
+    fn with(&self, requests: Vec<Request<T>>) -> Self {
+        Self {
+            requests,
+            sinks: self.sinks.clone(),
+            slopes: None,
+            bias: None,
+            prefix_lens: None,
+            bits: None,
+            blocks: None,
         }
     }
 }
