@@ -10,8 +10,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use ferroflash::{
-    Kernels, Mask, Positions, Prefill, PrefillArgs, RmsNorm, Rope, RopeArgs, TensorView,
-    TensorViewMut, WeightForm,
+    Kernels, Mask, Positions, Prefill, PrefillArgs, PrefillOptions, RmsNorm, Rope, RopeArgs,
+    TensorView, TensorViewMut, WeightForm,
 };
 use half::f16;
 
@@ -124,6 +124,7 @@ fn prefill(criterion: &mut Criterion, bench: &Bench, head_dim: usize) {
                         v,
                         o: view_mut(&mut o, shape),
                         lse: None,
+                        options: PrefillOptions::default(),
                     };
                     bench
                         .kernels

@@ -39,6 +39,64 @@ pub struct fflash_strides3 {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct fflash_divisor {
+    pub divisor: i32,
+    pub multiplier: u32,
+    pub shift: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct fflash_requests {
+    pub cu_seqlens_q: *const i32,
+    pub cu_seqlens_k: *const i32,
+    pub kv_lens: *const i32,
+    pub page_table: *const i32,
+    pub page_error: *mut i32,
+    pub page_table_stride: i64,
+    pub page_size: fflash_divisor,
+    pub num_pages: i32,
+    pub batch: i32,
+    pub seqlen_q: i32,
+    pub seqlen_k: i32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct fflash_mask {
+    pub window_left: i32,
+    pub window_right: i32,
+    pub chunk: i32,
+    pub sink_tokens: i32,
+    pub prefix_lens: *const i32,
+    pub prefix_lens_stride: i64,
+    pub bits: *const u8,
+    pub bits_batch_stride: i64,
+    pub bits_seqlen_stride: i64,
+    pub blocks: *const u32,
+    pub blocks_batch_stride: i64,
+    pub blocks_head_stride: i64,
+    pub blocks_row_stride: i64,
+    pub block_q: fflash_divisor,
+    pub block_k: fflash_divisor,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct fflash_logits {
+    pub softmax_scale: f32,
+    pub softcap: f32,
+    pub sinks: *const f32,
+    pub sinks_stride: i64,
+    pub alibi_slopes: *const f32,
+    pub alibi_batch_stride: i64,
+    pub alibi_head_stride: i64,
+    pub bias: *const ::std::os::raw::c_void,
+    pub bias_batch_stride: i64,
+    pub bias_head_stride: i64,
+    pub bias_seqlen_stride: i64,
+    pub bias_key_stride: i64,
+    pub bias_dtype: i32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct fflash_prefill_params {
     pub q: *const ::std::os::raw::c_void,
     pub k: *const ::std::os::raw::c_void,
@@ -52,16 +110,16 @@ pub struct fflash_prefill_params {
     pub lse_batch_stride: i64,
     pub lse_head_stride: i64,
     pub lse_seqlen_stride: i64,
-    pub batch: i32,
-    pub seqlen_q: i32,
-    pub seqlen_k: i32,
+    pub requests: fflash_requests,
+    pub mask: fflash_mask,
+    pub logits: fflash_logits,
     pub num_qo_heads: i32,
     pub num_kv_heads: i32,
     pub group_size: i32,
-    pub window_left: i32,
-    pub window_right: i32,
-    pub softmax_scale: f32,
-    pub softcap: f32,
+    pub head_dim: i32,
+    pub head_dim_v: i32,
+    pub is_f32: i32,
+    pub pack: fflash_divisor,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -8,8 +8,8 @@ use cudarc::driver::{CudaContext, CudaStream};
 use ferroflash::reference::{self, Angles, Exact, HostTensor, Rounded};
 use ferroflash::{
     CacheWrite, Float, Heads, Kernels, KvPages, Layout, Mask, NormWeights, PageLayout, Positions,
-    Prefill, PrefillArgs, QkNorm, RmsNorm, Rope, RopeArgs, Slots, TensorView, TensorViewMut,
-    WeightForm,
+    Prefill, PrefillArgs, PrefillOptions, QkNorm, RmsNorm, Rope, RopeArgs, Slots, TensorView,
+    TensorViewMut, WeightForm,
 };
 use half::{bf16, f16};
 use rand::rngs::StdRng;
@@ -199,6 +199,7 @@ impl Example {
             v: TensorView::new(v_data.as_view(), kv)?,
             o: TensorViewMut::new(o_data.as_view_mut(), qo)?,
             lse: None,
+            options: PrefillOptions::default(),
         };
         self.kernels.prefill(&self.stream, &op, args)?;
         let out = self.stream.clone_dtoh(&o_data)?;

@@ -29,46 +29,118 @@ typedef struct fflash_strides3 {
     int64_t heads;
 } fflash_strides3;
 
-/*
- * fflash_prefill_*: O = softmax(mask(softcap(Q K^T * softmax_scale))) V.
- *
- * Query row i sees key j when
- *   i + (seqlen_k - seqlen_q) - window_left <= j <= i + (seqlen_k - seqlen_q) + window_right
- * and 0 <= j < seqlen_k; a bound of FFLASH_UNBOUNDED does not limit. Causal is
- * window_left = FFLASH_UNBOUNDED, window_right = 0.
- */
-typedef struct fflash_prefill_params {
-    const void *q;             /* [batch, seqlen_q, num_qo_heads, head_dim] */
-    const void *k;             /* [batch, seqlen_k, num_kv_heads, head_dim] */
-    const void *v;             /* [batch, seqlen_k, num_kv_heads, head_dim] */
-    void *o;                   /* [batch, seqlen_q, num_qo_heads, head_dim] */
-    float *lse;                /* [batch, num_qo_heads, seqlen_q], natural log; null when not asked for */
-    fflash_strides4 q_strides;
-    fflash_strides4 k_strides;
-    fflash_strides4 v_strides;
-    fflash_strides4 o_strides;
-    int64_t lse_batch_stride;
-    int64_t lse_head_stride;
-    int64_t lse_seqlen_stride;
-    int32_t batch;
-    int32_t seqlen_q;
-    int32_t seqlen_k;
-    int32_t num_qo_heads;
-    int32_t num_kv_heads;
-    int32_t group_size;        /* num_qo_heads / num_kv_heads */
-    int32_t window_left;
-    int32_t window_right;
-    float softmax_scale;       /* multiplies Q K^T */
-    float softcap;             /* logits become softcap * tanh(logits / softcap); 0: no cap */
-} fflash_prefill_params;
-
-/* Element types of tensors whose type the entry point's symbol does not name. */
+/* The element type of an operand that the symbol does not name. */
 #define FFLASH_DTYPE_F16 0
 #define FFLASH_DTYPE_BF16 1
 #define FFLASH_DTYPE_F32 2
 #define FFLASH_DTYPE_E4M3 3
 #define FFLASH_DTYPE_E5M2 4
 #define FFLASH_DTYPE_I8 5
+
+/* n / divisor for 0 <= n < 2^30 without a division: (n * multiplier) >> shift, the product in 64 bits. */
+typedef struct fflash_divisor {
+    int32_t divisor;
+    uint32_t multiplier;
+    uint32_t shift;
+} fflash_divisor;
+
+/*
+ * Where requests lie and how long they are. Exactly one of three forms:
+ *   dense     every pointer null: `batch` requests of seqlen_q queries and seqlen_k keys
+ *   packed    cu_seqlens_q and cu_seqlens_k: request r is rows cu[r] to cu[r + 1] of q and o, of k and v
+ *   paged     cu_seqlens_q, page_table and kv_lens: key j of request r is row j % page_size of page
+ *             page_table[r][j / page_size] of k and v, whose batch axis counts pages
+ * seqlen_q and seqlen_k bound the lengths in the last two; longer ones are cut.
+ */
+typedef struct fflash_requests {
+    const int32_t *cu_seqlens_q;  /* [batch + 1] */
+    const int32_t *cu_seqlens_k;  /* [batch + 1] */
+    const int32_t *kv_lens;       /* [batch] */
+    const int32_t *page_table;    /* [batch, pages of the longest request] */
+    int32_t *page_error;          /* null, or where 1 + r is left when request r names a page that is not there */
+    int64_t page_table_stride;    /* from request to request */
+    fflash_divisor page_size;
+    int32_t num_pages;            /* pages are 0 to num_pages - 1; keys in any other are not read */
+    int32_t batch;
+    int32_t seqlen_q;
+    int32_t seqlen_k;
+} fflash_requests;
+
+/*
+ * Which keys a query sees. With d = i + seqlen_k - seqlen_q (bottom-right alignment), query i sees key j when
+ *   first <= j < end  or  j < sink_tokens and j < end,
+ *     first = max(0, d - window_left), end = min(seqlen_k, d + window_right + 1);
+ *     chunk > 0: first is at least the first key of the chunk that d lies in, and end at most the first of the next;
+ *     prefix_lens: end is at least min(seqlen_k, prefix_lens[r])
+ * and bit j % 8 of byte j / 8 of row i of bits is set, and bit j / block_k % 32 of word j / block_k / 32 of row
+ * i / block_q of blocks is. Bounds of FFLASH_UNBOUNDED and pointers that are null do not limit. Causal is
+ * window_left = FFLASH_UNBOUNDED, window_right = 0.
+ */
+typedef struct fflash_mask {
+    int32_t window_left;
+    int32_t window_right;
+    int32_t chunk;                  /* keys of a chunk; 0: one chunk */
+    int32_t sink_tokens;
+    const int32_t *prefix_lens;     /* [batch] */
+    int64_t prefix_lens_stride;
+    const uint8_t *bits;            /* [batch, seqlen_q, (seqlen_k + 7) / 8]; packed queries: [1, tokens, ...] */
+    int64_t bits_batch_stride;
+    int64_t bits_seqlen_stride;
+    const uint32_t *blocks;         /* [batch, num_kv_heads, query blocks, words] */
+    int64_t blocks_batch_stride;
+    int64_t blocks_head_stride;
+    int64_t blocks_row_stride;
+    fflash_divisor block_q;
+    fflash_divisor block_k;
+} fflash_mask;
+
+/* What becomes of a product q k^T: s * softmax_scale, then softcap, then bias and ALiBi. */
+typedef struct fflash_logits {
+    float softmax_scale;
+    float softcap;                  /* s becomes softcap * tanh(s / softcap); 0: no cap */
+    const float *sinks;             /* null, or [num_qo_heads]: a logit of each head that no key has */
+    int64_t sinks_stride;
+    const float *alibi_slopes;      /* null, or [batch, num_qo_heads]: s - slope * |d - j| */
+    int64_t alibi_batch_stride;
+    int64_t alibi_head_stride;
+    const void *bias;               /* null, or [batch, num_qo_heads, seqlen_q, seqlen_k]; packed: [1, heads, tokens, ...] */
+    int64_t bias_batch_stride;
+    int64_t bias_head_stride;
+    int64_t bias_seqlen_stride;
+    int64_t bias_key_stride;
+    int32_t bias_dtype;             /* FFLASH_DTYPE_F16, _BF16 or _F32 */
+} fflash_logits;
+
+/*
+ * fflash_prefill_*: O = softmax(mask(logits(Q K^T))) V for every request.
+ *
+ * Row `r` of a head group is query r / pack of head r % pack of the group: with pack = group_size one read of K and V
+ * serves all heads that share them, with pack = 1 each head reads its own.
+ */
+typedef struct fflash_prefill_params {
+    const void *q;                  /* [batch, seqlen_q, num_qo_heads, head_dim] or [tokens, num_qo_heads, head_dim] */
+    const void *k;                  /* [batch, seqlen_k, num_kv_heads, head_dim], [tokens, ...] or [pages, page_size, ...] */
+    const void *v;                  /* the same with head_dim_v */
+    void *o;                        /* the shape of q with head_dim_v; may be q */
+    float *lse;                     /* [batch, num_qo_heads, seqlen_q], [1, num_qo_heads, tokens], natural log; or null */
+    fflash_strides4 q_strides;      /* of packed tensors the batch stride is 0, of pages it is from page to page */
+    fflash_strides4 k_strides;
+    fflash_strides4 v_strides;
+    fflash_strides4 o_strides;
+    int64_t lse_batch_stride;
+    int64_t lse_head_stride;
+    int64_t lse_seqlen_stride;
+    fflash_requests requests;
+    fflash_mask mask;
+    fflash_logits logits;
+    int32_t num_qo_heads;
+    int32_t num_kv_heads;
+    int32_t group_size;             /* num_qo_heads / num_kv_heads */
+    int32_t head_dim;               /* of q and k, a multiple of 8; the kernel fills up with zeros to its own */
+    int32_t head_dim_v;             /* of v and o */
+    int32_t is_f32;                 /* q, k, v and o are f32, rounded to the kernel's type as they are loaded */
+    fflash_divisor pack;
+} fflash_prefill_params;
 
 /* Bits of fflash_norm_params.flags. */
 #define FFLASH_NORM_CENTRE 1    /* LayerNorm: the mean is subtracted first */

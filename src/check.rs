@@ -81,3 +81,26 @@ pub(crate) fn option(
         requirement,
     })
 }
+
+/// Checks one extent of an operand that may be larger than needed.
+pub(crate) fn at_least(
+    operand: &'static str,
+    axis: &'static str,
+    found: usize,
+    expected: usize,
+) -> Result<(), Error> {
+    extent(operand, axis, found.min(expected), expected)
+}
+
+/// Checks all extents of an operand.
+pub(crate) fn shape<const R: usize>(
+    operand: &'static str,
+    axes: [&'static str; R],
+    found: [usize; R],
+    expected: [usize; R],
+) -> Result<(), Error> {
+    for ((axis, found), expected) in axes.into_iter().zip(found).zip(expected) {
+        extent(operand, axis, found, expected)?;
+    }
+    Ok(())
+}

@@ -176,6 +176,47 @@ pub enum Error {
         requirement: &'static str,
     },
 
+    /// A page table does not hold the requests it is for.
+    #[error("page table of request {request}, entry {index}: {value}: {requirement}")]
+    InvalidPageTable {
+        /// The request.
+        request: usize,
+        /// The entry of its row.
+        index: usize,
+        /// The value that does not fit.
+        value: i64,
+        /// What must hold.
+        requirement: &'static str,
+    },
+
+    /// A page table names a page that the cache does not have.
+    #[error(
+        "page table of request {request}, entry {index}: page {page} is outside 0..{num_pages}"
+    )]
+    PageOutOfRange {
+        /// The request.
+        request: usize,
+        /// The entry of its row.
+        index: usize,
+        /// The page.
+        page: i64,
+        /// Pages of the cache.
+        num_pages: usize,
+    },
+
+    /// A list of key blocks does not fit its mask.
+    #[error("block mask, {what} {index}: {value}: {requirement}")]
+    InvalidBlockMask {
+        /// `offset` or `key block`.
+        what: &'static str,
+        /// The index.
+        index: usize,
+        /// The value there.
+        value: usize,
+        /// What it must be.
+        requirement: &'static str,
+    },
+
     /// `Frequencies::Table` without a table, or a table with other frequencies.
     #[error("a cos/sin table must be given exactly when the frequencies are Frequencies::Table")]
     TableMismatch,
@@ -236,14 +277,31 @@ pub enum Unsupported {
     },
 
     /// The operation has no kernel for this head dimension.
-    #[error("{op} does not support head_dim {head_dim}, only {supported:?}")]
+    #[error(
+        "{op} does not support a {axis} of {head_dim}, only multiples of {multiple} up to {limit}"
+    )]
     HeadDim {
         /// The operation.
         op: &'static str,
+        /// `head_dim` (of q and k) or `head_dim_v`.
+        axis: &'static str,
         /// The head dimension.
         head_dim: usize,
-        /// Head dimensions that have kernels.
-        supported: &'static [usize],
+        /// What it must be a multiple of.
+        multiple: usize,
+        /// The largest supported one.
+        limit: usize,
+    },
+
+    /// Output cannot go over the queries: their head dimensions differ.
+    #[error("{op} cannot write o over q: head_dim is {head_dim}, head_dim of v is {head_dim_v}")]
+    InPlace {
+        /// The operation.
+        op: &'static str,
+        /// Of q.
+        head_dim: usize,
+        /// Of o.
+        head_dim_v: usize,
     },
 
     /// The rotary dimension is zero, odd, larger than the head, or larger than the kernels support.

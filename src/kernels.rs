@@ -109,7 +109,7 @@ impl std::fmt::Debug for Kernels {
 /// that need no opting in.
 fn max_dynamic_shared(variant: Variant) -> Option<u32> {
     let bytes = match variant {
-        Variant::Prefill { head_dim, .. } => attention::tiles::tile(head_dim)?.shared_bytes(),
+        Variant::Prefill { kind, .. } => attention::shared_bytes(kind),
         Variant::Norm(_) => norm::MAX_SHARED_BYTES,
         Variant::NormBackward(_) => 0,
         Variant::Rope { .. } => rope::MAX_SHARED_BYTES,

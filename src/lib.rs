@@ -15,12 +15,16 @@ pub mod rope;
 pub mod tensor;
 mod variant;
 
-pub use attention::{Mask, Prefill, PrefillArgs};
+pub use attention::{
+    Bias, BlockMask, BlockShape, KvStorage, Mask, OptionSet, Prefill, PrefillArgs, PrefillDesc,
+    PrefillInPlaceArgs, PrefillOptions, PrefillPagedArgs, PrefillVarlenArgs,
+};
 pub use dtype::{DType, Element, Float, Quantized};
 pub use error::{Error, LayoutError, Unsupported};
 pub use kernels::Kernels;
 pub use metadata::{
-    CuSeqlens, FaultyIndex, IndexFault, IndexFaults, PageLayout, Position, Positions, Slots,
+    CuSeqlens, FaultyIndex, IndexFault, IndexFaults, PageLayout, PageTable, Position, Positions,
+    Slots,
 };
 pub use norm::{
     Norm, NormArgs, NormBackwardArgs, NormDTypes, PostNorm, QkNormArgs, RmsNorm, Rounding, Scale,

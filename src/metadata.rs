@@ -2,8 +2,12 @@
 //! may follow them.
 
 mod faults;
+mod pages;
 mod positions;
 mod slots;
+
+pub(crate) use pages::Contents;
+pub use pages::PageTable;
 
 use std::sync::Arc;
 
@@ -98,8 +102,6 @@ impl CuSeqlens {
         self.ranges().map(|range| range.len()).max().unwrap_or(0)
     }
 
-    // The operations over packed sequences bind it.
-    #[allow(dead_code)]
     pub(crate) fn device(&self) -> &CudaSlice<i32> {
         &self.device
     }

@@ -133,6 +133,13 @@ impl<const R: usize> Layout<R> {
         true
     }
 
+    /// The layout with two axes exchanged: of the same elements.
+    pub(crate) fn swapped(mut self, a: usize, b: usize) -> Self {
+        self.shape.swap(a, b);
+        self.strides.swap(a, b);
+        self
+    }
+
     pub(crate) fn check_inside(&self, buffer: usize) -> Result<(), LayoutError> {
         let span = self.span()?;
         self.len()?;
@@ -177,6 +184,14 @@ impl<'a, T, const R: usize> TensorView<'a, T, R> {
     /// Extents.
     pub fn shape(&self) -> [usize; R] {
         self.layout.shape
+    }
+
+    /// The same elements with two axes exchanged.
+    pub(crate) fn swapped(self, a: usize, b: usize) -> Self {
+        Self {
+            data: self.data,
+            layout: self.layout.swapped(a, b),
+        }
     }
 
     pub(crate) fn data(&self) -> &CudaView<'a, T> {
@@ -233,6 +248,28 @@ impl<'a, T, const R: usize> TensorViewMut<'a, T, R> {
         &mut self.data
     }
 }
+
+macro_rules! in_a_batch_of_one {
+    ($view:ident, $rank:literal, $more:literal, $($axis:literal),*) => {
+        impl<'a, T> $view<'a, T, $rank> {
+            /// The same elements with an outermost axis of extent 1.
+            pub(crate) fn in_a_batch_of_one(self) -> $view<'a, T, $more> {
+                let Layout { shape, strides, offset } = self.layout;
+                $view {
+                    data: self.data,
+                    layout: Layout {
+                        shape: [1, $(shape[$axis]),*],
+                        strides: [0, $(strides[$axis]),*],
+                        offset,
+                    },
+                }
+            }
+        }
+    };
+}
+in_a_batch_of_one!(TensorView, 3, 4, 0, 1, 2);
+in_a_batch_of_one!(TensorViewMut, 3, 4, 0, 1, 2);
+in_a_batch_of_one!(TensorViewMut, 2, 3, 0, 1);
 
 #[cfg(test)]
 mod tests {

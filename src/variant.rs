@@ -8,8 +8,8 @@ use crate::norm;
 /// One entry point of the kernel modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Variant {
-    /// Fused attention for one element type and head dimension.
-    Prefill { dtype: DType, head_dim: usize },
+    /// Fused attention for one element type.
+    Prefill { dtype: DType, kind: PrefillKind },
     /// The RMSNorm family, forward.
     Norm(norm::Kernel),
     /// The same, backward.
@@ -22,6 +22,15 @@ pub(crate) enum Variant {
     },
     /// RoPE's cos/sin table of one element type.
     RopeTable { dtype: DType },
+}
+
+/// Which calls an attention kernel is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum PrefillKind {
+    /// Heads of up to so many elements; keys and values in rows, options that cost the inner loop nothing.
+    Narrow { head_dim: usize },
+    /// Any heads and every option.
+    Wide,
 }
 
 /// Which heads a RoPE kernel is made for.
@@ -43,9 +52,12 @@ impl Variant {
     /// Every variant that a complete build carries.
     pub(crate) fn all() -> Vec<Variant> {
         let prefill = PREFILL_DTYPES.iter().flat_map(|&dtype| {
-            PREFILL_HEAD_DIMS
+            let narrow = PREFILL_HEAD_DIMS
                 .iter()
-                .map(move |&head_dim| Variant::Prefill { dtype, head_dim })
+                .map(|&head_dim| PrefillKind::Narrow { head_dim });
+            narrow
+                .chain([PrefillKind::Wide])
+                .map(move |kind| Variant::Prefill { dtype, kind })
         });
         let norm = norm::Kernel::all().map(Variant::Norm);
         let norm_backward = norm::BackwardKernel::all().map(Variant::NormBackward);
@@ -69,7 +81,10 @@ impl Variant {
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Variant::Prefill { dtype, head_dim } => write!(f, "fflash_prefill_{dtype}_d{head_dim}"),
+            Variant::Prefill { dtype, kind } => match kind {
+                PrefillKind::Narrow { head_dim } => write!(f, "fflash_prefill_{dtype}_d{head_dim}"),
+                PrefillKind::Wide => write!(f, "fflash_prefill_{dtype}_wide"),
+            },
             Variant::Norm(kernel) => kernel.fmt(f),
             Variant::NormBackward(kernel) => kernel.fmt(f),
             Variant::Rope { dtype, kind, fused } => {

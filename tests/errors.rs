@@ -8,8 +8,9 @@ use cudarc::driver::{CudaContext, CudaSlice, DriverError};
 use ferroflash::metadata::Number;
 use ferroflash::{
     Axes, CacheScale, CacheWrite, Error, Frequencies, Heads, InvFreq, KvPages, Layout, LayoutError,
-    Mask, NormWeights, PageLayout, Positions, Prefill, PrefillArgs, QkNorm, QuantisedPages,
-    RmsNorm, Rope, RopeArgs, RopeTable, Slots, TensorView, TensorViewMut, Unsupported, WeightForm,
+    Mask, NormWeights, PageLayout, Positions, Prefill, PrefillArgs, PrefillOptions, QkNorm,
+    QuantisedPages, RmsNorm, Rope, RopeArgs, RopeTable, Slots, TensorView, TensorViewMut,
+    Unsupported, WeightForm,
 };
 use float8::F8E4M3;
 use half::f16;
@@ -35,6 +36,7 @@ fn prefill(
         v: view(&v_data, v),
         o: view_mut(&mut o_data, o),
         lse: None,
+        options: PrefillOptions::default(),
     };
     gpu().kernels.prefill(&gpu().stream, op, args)
 }
@@ -83,6 +85,7 @@ fn prefill_checks_the_shape_of_lse() {
         v: view(&v, KV),
         o: view_mut(&mut o, Q),
         lse: Some(TensorViewMut::contiguous(lse.as_view_mut(), [1, 3, 4]).expect("a view")),
+        options: PrefillOptions::default(),
     };
     assert_eq!(
         gpu()
@@ -118,36 +121,24 @@ fn query_heads_must_divide_evenly_among_kv_heads() {
 }
 
 #[test]
-fn unsupported_head_dims_and_dtypes_are_named() {
-    let shape = [1, 3, 4, 80];
-    assert_eq!(
-        prefill(&Prefill::default(), shape, shape, shape, shape),
-        Err(Error::Unsupported(Unsupported::HeadDim {
-            op: "prefill",
-            head_dim: 80,
-            supported: &[64, 128, 256],
-        }))
-    );
-
-    let data = gpu().stream.alloc_zeros::<f32>(64).expect("memory");
-    let mut out = gpu().stream.alloc_zeros::<f32>(64).expect("memory");
-    let view = || TensorView::contiguous(data.as_view(), [1, 1, 1, 64]).expect("a view");
-    let args = PrefillArgs {
-        q: view(),
-        k: view(),
-        v: view(),
-        o: TensorViewMut::contiguous(out.as_view_mut(), [1, 1, 1, 64]).expect("a view"),
-        lse: None,
-    };
-    assert_eq!(
-        gpu()
-            .kernels
-            .prefill(&gpu().stream, &Prefill::default(), args),
-        Err(Error::Unsupported(Unsupported::DType {
-            op: "prefill",
-            dtype: ferroflash::DType::F32
-        }))
-    );
+fn unsupported_head_dims_are_named() {
+    for (head_dim, head_dim_v, axis, limit) in [
+        (84, 64, "head_dim", 576),
+        (584, 64, "head_dim", 576),
+        (64, 520, "head_dim_v", 512),
+    ] {
+        let (q, o) = ([1, 3, 4, head_dim], [1, 3, 4, head_dim_v]);
+        assert_eq!(
+            prefill(&Prefill::default(), q, q, o, o),
+            Err(Error::Unsupported(Unsupported::HeadDim {
+                op: "prefill",
+                axis,
+                head_dim: head_dim.max(head_dim_v),
+                multiple: 8,
+                limit,
+            }))
+        );
+    }
 }
 
 #[test]
@@ -224,6 +215,7 @@ fn rows_must_be_contiguous() {
         v: view(&data, [1, 1, 1, 64]),
         o: view_mut(&mut out, [1, 1, 1, 64]),
         lse: None,
+        options: PrefillOptions::default(),
     };
     assert_eq!(
         gpu()
@@ -248,6 +240,7 @@ fn addresses_and_strides_must_be_aligned_to_the_vectors() {
             v: view(&data, shape),
             o: view_mut(&mut out, shape),
             lse: None,
+            options: PrefillOptions::default(),
         };
         gpu()
             .kernels
@@ -308,6 +301,7 @@ fn sequences_beyond_the_kernels_counters_are_refused() {
         v: TensorView::new(data.as_view(), long).expect("a view"),
         o: view_mut(&mut out, [1, 1, 1, 64]),
         lse: None,
+        options: PrefillOptions::default(),
     };
     let result = gpu()
         .kernels
@@ -797,6 +791,7 @@ fn queries_without_keys_give_zero() {
         v: view(&kv, [1, 0, 2, 64]),
         o: view_mut(&mut o, shape),
         lse: Some(TensorViewMut::contiguous(lse.as_view_mut(), [1, 4, 3]).expect("a view")),
+        options: PrefillOptions::default(),
     };
     gpu()
         .kernels

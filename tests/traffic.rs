@@ -5,7 +5,7 @@ mod common;
 
 use common::{counters, gpu, view, view_mut};
 use cudarc::driver::CudaSlice;
-use ferroflash::{Mask, Prefill, PrefillArgs, RmsNorm, WeightForm};
+use ferroflash::{Mask, Prefill, PrefillArgs, PrefillOptions, RmsNorm, WeightForm};
 use half::f16;
 
 /// Bytes of a sector, the unit in which global memory is moved.
@@ -70,6 +70,7 @@ fn prefill_reads_q_once_and_k_and_v_once_for_each_block_of_queries() {
             v,
             o: view_mut(&mut o, shape),
             lse: None,
+            options: PrefillOptions::default(),
         };
         gpu()
             .kernels

@@ -43,6 +43,9 @@ public:
         }
     }
 
+    /* The first column of this thread's chunk. */
+    __device__ __forceinline__ static int column() { return thread_chunk() * kChunkElements; }
+
 private:
     __device__ __forceinline__ static int thread_row() { return threadIdx.x / Tile::kChunks; }
     __device__ __forceinline__ static int thread_chunk() { return threadIdx.x % Tile::kChunks; }

@@ -1,9 +1,8 @@
 /*
  * Fused attention over whole sequences: O = softmax(mask(softcap(Q K^T * scale))) V, with optional log-sum-exp.
  *
- * Grid    x = ceil(seqlen_q / block_m) * num_qo_heads * batch; row blocks vary fastest and run from the last to the first
- *         (under a causal mask the last is the longest), then heads, so that CTAs that share K and V run together.
- * CTA     one block of block_m query rows of one head; loops over the key tiles that some row of it sees.
+ * Grid    block.cuh
+ * CTA     block_m rows of one group of heads; loops over the key tiles that some row of it sees.
  * Warp    block_m / warps rows, all keys, all of head_dim: a row's softmax never leaves its warp.
  *
  * Shared memory (traits.cuh), bytes:       K      V      Q   total
@@ -38,40 +37,16 @@
 #include "../common/smem_tile.cuh"
 #include "../common/types.cuh"
 #include "../params.h"
+#include "block.cuh"
 #include "kv_tiles.cuh"
+#include "logits.cuh"
 #include "mask.cuh"
+#include "row_copy.cuh"
 #include "seqlen.cuh"
 #include "softmax.cuh"
 #include "traits.cuh"
 
 namespace fflash {
-
-/* What one CTA computes: a block of query rows of one head. */
-struct PrefillBlock {
-    int batch;
-    int qo_head;
-    int kv_head;
-    int row_first;
-
-    template <int kBlockM>
-    __device__ __forceinline__ static PrefillBlock of(const fflash_prefill_params &params) {
-        const uint32_t blocks = (params.seqlen_q + kBlockM - 1) / kBlockM;
-        const uint32_t index = ptx::block_index_x();
-        const int head = index / blocks;
-        PrefillBlock block;
-        block.batch = head / params.num_qo_heads;
-        block.qo_head = head % params.num_qo_heads;
-        block.kv_head = block.qo_head / params.group_size;
-        block.row_first = (blocks - 1 - index % blocks) * kBlockM;
-        return block;
-    }
-};
-
-/* Row 0 of one head of a [batch, seqlen, heads, head_dim] tensor of 16-bit elements. */
-template <class Pointer>
-__device__ __forceinline__ Pointer *head_of(Pointer *tensor, const fflash_strides4 &strides, int batch, int head) {
-    return tensor + batch * strides.batch + head * strides.heads;
-}
 
 /* The products and the softmax of one warp. */
 template <class Traits>
@@ -137,10 +112,10 @@ public:
     /* Scale, softcap and mask for S of the tile that starts at `key`. */
     __device__ __forceinline__ void shape_logits(const fflash_prefill_params &params, const KeyBounds &bounds,
                                                  int row_first, int key) {
-        if (transforms_logits(params)) transform_logits(acc_s_, params.softmax_scale, params.softcap);
+        if (transforms_logits(params.logits)) transform_logits(acc_s_, params.logits);
         /* Read anew, so that no row or column of the mask takes a register of the plain steps. */
         const uint32_t thread = ptx::thread_index_x();
-        mask_logits(acc_s_, bounds, row_first + warp_row(thread) + lane_row(thread), key + lane_col(thread));
+        mask_logits(acc_s_, bounds, params.pack, row_first + warp_row(thread) + lane_row(thread), key + lane_col(thread));
     }
 
     /* Turns S into P, rounded to the element type, and rescales O to the new maxima. */
@@ -176,9 +151,10 @@ public:
     }
 
     /* Normalises O, stores it and, if asked for, the log-sum-exp. Q's bytes in shared memory must be free. */
-    __device__ __forceinline__ void store(char *smem_q, const fflash_prefill_params &params, const KeyBounds &bounds) {
+    __device__ __forceinline__ void store(char *smem_q, const fflash_prefill_params &params) {
         /* Found anew: two divisions cost less than registers held across the loop. */
         const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
+        const Request request(params.requests, block.request);
         softmax_.finish();
         using Tile = typename Traits::QTile;
 #pragma unroll
@@ -186,40 +162,38 @@ public:
 #pragma unroll
             for (int half = 0; half < kLaneRows; ++half) {
                 const int tile_row = warp_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x);
-                const int row = block.row_first + tile_row;
-                const bool sees_any = bounds.first(row) < bounds.end(row);
-                /* A row that sees keys divides even by 0: all its logits were -inf, and 0 / 0 is the answer. */
-                const float inverse = sees_any ? 1.0f / softmax_.sum[m][half] : 0.0f;
+                const QueryRow row(params, block, block.row_first + tile_row);
+                const RowEnd end(params.logits, row.head, softmax_.max[m][half], softmax_.sum[m][half]);
 #pragma unroll
                 for (int n = 0; n < kOTiles; ++n) {
                     const float(&o)[4] = acc_o_[m][n];
-                    const uint32_t pair = pack_f32<T>(o[half * 2] * inverse, o[half * 2 + 1] * inverse);
+                    const uint32_t pair = pack_f32<T>(o[half * 2] * end.factor, o[half * 2 + 1] * end.factor);
                     *reinterpret_cast<uint32_t *>(smem_q + Tile::offset(tile_row, n) + lane_col(threadIdx.x) * 2) = pair;
                 }
-                if (params.lse != nullptr && row < params.seqlen_q && threadIdx.x % kRowLanes == 0)
-                    params.lse[block.batch * params.lse_batch_stride + block.qo_head * params.lse_head_stride +
-                               row * params.lse_seqlen_stride] = softmax_.log_sum_exp(m, half);
+                if (params.lse != nullptr && row.query < request.seqlen_q && threadIdx.x % kRowLanes == 0)
+                    *lse_of(params, request, row) = end.lse;
             }
         __syncwarp();
-        store_rows(smem_q, params, block);
+        store_rows(smem_q, params, block, request);
     }
 
 private:
     /* Copies this warp's rows of O from shared to global memory, 16 bytes per lane, whole lines per row. */
     __device__ __forceinline__ static void store_rows(const char *smem_q, const fflash_prefill_params &params,
-                                                      const PrefillBlock &block) {
+                                                      const PrefillBlock &block, const Request &request) {
         using Tile = typename Traits::QTile;
         constexpr int kRowsPerPass = kWarpSize / Tile::kChunks;
         static_assert(kRowsPerPass * Tile::kChunks == kWarpSize, "a warp stores whole rows");
         const int lane = threadIdx.x % kWarpSize;
         const int chunk = lane % Tile::kChunks;
-        T *gO = head_of(static_cast<T *>(params.o), params.o_strides, block.batch, block.qo_head);
+        if (chunk * kChunkElements >= params.head_dim_v) return;
+        T *o = static_cast<T *>(params.o) + chunk * kChunkElements;
 #pragma unroll
         for (int pass = 0; pass < Traits::kWarpRows / kRowsPerPass; ++pass) {
             const int tile_row = warp_row() + pass * kRowsPerPass + lane / Tile::kChunks;
-            const int row = block.row_first + tile_row;
-            if (row < params.seqlen_q)
-                *reinterpret_cast<uint4 *>(gO + row * params.o_strides.seqlen + chunk * kChunkElements) =
+            const QueryRow row(params, block, block.row_first + tile_row);
+            if (row.query < request.seqlen_q)
+                *reinterpret_cast<uint4 *>(o + row_index(params.o_strides, request, row)) =
                     *reinterpret_cast<const uint4 *>(smem_q + Tile::offset(tile_row, chunk));
         }
     }
@@ -243,18 +217,19 @@ private:
 /* The K and V tiles of a CTA: double buffers in shared memory and the copies into them. */
 template <class Traits>
 class KvPipeline {
+    using T = typename Traits::Element;
     using Tile = typename Traits::KvTile;
     using Loader = TileLoader<Tile, Traits::kThreads>;
 
 public:
-    template <class T>
-    __device__ __forceinline__ KvPipeline(uint32_t smem, const T *gK, const T *gV, const fflash_prefill_params &params,
-                                          const TileRange &tiles)
+    /* Of a row's chunks those past head_dim do not exist. */
+    __device__ __forceinline__ KvPipeline(uint32_t smem, const fflash_prefill_params &params, const Request &request,
+                                          int kv_head, const TileRange &tiles)
         : smem_(smem),
           key_first_(tiles.key_first),
-          key_end_(tiles.key_end),
-          k_(gK, params.k_strides.seqlen, tiles.first * Tile::kRows),
-          v_(gV, params.v_strides.seqlen, tiles.first * Tile::kRows) {}
+          key_end_(Loader::column() < params.head_dim ? tiles.key_end : tiles.key_first),
+          k_(head(params.k, params.k_strides, request, kv_head), params.k_strides.seqlen, tiles.first * Tile::kRows),
+          v_(head(params.v, params.v_strides, request, kv_head), params.v_strides.seqlen, tiles.first * Tile::kRows) {}
 
     __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + (tile & 1) * Tile::kBytes; }
     __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + (tile & 1) * Tile::kBytes; }
@@ -268,6 +243,13 @@ public:
     }
 
 private:
+    /* The first key of the request. */
+    __device__ __forceinline__ static const T *head(const void *tensor, const fflash_strides4 &strides,
+                                                    const Request &request, int kv_head) {
+        return static_cast<const T *>(tensor) + request.index * strides.batch + request.k_row * strides.seqlen +
+               kv_head * strides.heads;
+    }
+
     static_assert(Traits::kStages == 2, "the buffer of a tile is its parity");
     uint32_t smem_;
     int key_first_;
@@ -287,30 +269,28 @@ __device__ __forceinline__ void prefill_step(PrefillWarp<Traits> &warp, KvPipeli
     /* Issued here and not above, so that the first reads of K do not queue behind the copies. */
     kv.load(tile + 1);
     if constexpr (kGeneral) warp.shape_logits(params, bounds, row_first, tile * Traits::kBlockN);
-    warp.weigh(exponent_scale_of(params));
+    warp.weigh(exponent_scale_of(params.logits));
     warp.multiply_pv(kv.sV(tile));
 }
 
 template <class Traits>
 __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
-    using T = typename Traits::Element;
     extern __shared__ __align__(Traits::QTile::kAlignment) char smem[];
     const uint32_t smem_base = __cvta_generic_to_shared(smem);
 
     const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
-    const KeyBounds bounds(params);
-    const int row_end = min(block.row_first + Traits::kBlockM, params.seqlen_q);
-    TileRange tiles = TileRange::of<Traits::kBlockN>(bounds, block.row_first, row_end - 1);
-    if (transforms_logits(params)) tiles.plain_end = tiles.plain_first;
+    const Request request(params.requests, block.request);
+    const int row_end = min(block.row_first + Traits::kBlockM, request.seqlen_q * params.pack.divisor);
+    if (block.row_first >= row_end) return;
+    const KeyBounds bounds(params.mask, request);
+    TileRange tiles = TileRange::of<Traits::kBlockN>(bounds, QueryRow(params, block, block.row_first).query,
+                                                     QueryRow(params, block, row_end - 1).query);
+    if (transforms_logits(params.logits)) tiles.plain_end = tiles.plain_first;
 
     PrefillWarp<Traits> warp(smem_base + Traits::kSmemQ);
     if (tiles.first < tiles.end) {
-        const T *gQ = head_of(static_cast<const T *>(params.q), params.q_strides, block.batch, block.qo_head);
-        const T *gK = head_of(static_cast<const T *>(params.k), params.k_strides, block.batch, block.kv_head);
-        const T *gV = head_of(static_cast<const T *>(params.v), params.v_strides, block.batch, block.kv_head);
-        KvPipeline<Traits> kv(smem_base, gK, gV, params, tiles);
-        TileLoader<typename Traits::QTile, Traits::kThreads>(gQ, params.q_strides.seqlen, block.row_first)
-            .load_next(smem_base + Traits::kSmemQ, 0, row_end - block.row_first);
+        KvPipeline<Traits> kv(smem_base, params, request, block.kv_head, tiles);
+        load_q<typename Traits::QTile, typename Traits::Element, Traits::kThreads>(smem_base + Traits::kSmemQ, params, request, block, row_end);
         if constexpr (Traits::kHeldQSteps > 0) {
             ptx::cp_async_commit();
             ptx::cp_async_wait<0>();
@@ -331,7 +311,7 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
             __syncthreads();
         }
     }
-    warp.store(smem + Traits::kSmemQ, params, bounds);
+    warp.store(smem + Traits::kSmemQ, params);
 }
 
 }  // namespace fflash

@@ -19,6 +19,28 @@ pub(crate) struct Tile {
     pub(crate) held_q: u32,
 }
 
+/// The tile of the kernel for wide heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WideTile {
+    pub(crate) block_m: u32,
+    pub(crate) block_n: u32,
+    pub(crate) warps: u32,
+    pub(crate) max_head_dim: u32,
+    pub(crate) max_head_dim_v: u32,
+    pub(crate) shared_bytes: u32,
+}
+
+/// What a launch must know of `kernels/attention/wide.cuh`: q, k, v; two summands of the logits, probabilities, a factor
+/// for each row.
+pub(crate) const WIDE: WideTile = WideTile {
+    block_m: 32,
+    block_n: 16,
+    warps: 8,
+    max_head_dim: 576,
+    max_head_dim_v: 512,
+    shared_bytes: (32 + 16) * 576 * 2 + 16 * 512 * 2 + 2 * 32 * 16 * 4 + 32 * 16 * 2 + 32 * 4,
+};
+
 /// One row for each head dimension, in the order of the macro in traits.cuh.
 const TILES: [Tile; 3] = [
     Tile::new(64, 128, 64, 4, 0),
@@ -84,6 +106,22 @@ mod tests {
         let kernels: Vec<Tile> = TRAITS.lines().filter_map(row).collect();
         assert_eq!(kernels, TILES);
         assert!(TRAITS.contains(&format!("kStages = {STAGES};")));
+    }
+
+    #[test]
+    fn the_wide_tile_is_the_kernels_own() {
+        let wide = include_str!("../../kernels/attention/wide.cuh");
+        for (name, value) in [
+            ("kBlockM", WIDE.block_m),
+            ("kBlockN", WIDE.block_n),
+            ("kWarps", WIDE.warps),
+            ("kMaxHeadDim", WIDE.max_head_dim),
+            ("kMaxHeadDimV", WIDE.max_head_dim_v),
+        ] {
+            let line = format!("    static constexpr int {name} = {value};");
+            assert!(wide.contains(&line), "{line}");
+        }
+        assert!(wide.contains(&format!("rows 128; {}.", WIDE.shared_bytes)));
     }
 
     #[test]

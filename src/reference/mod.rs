@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 
 pub use bound::{Mismatch, check, error_bound};
 pub use norm::{NormInputs, NormOutputs, norm, rms_norm_backward, scales};
-pub use prefill::{Attention, prefill};
+pub use prefill::{Attention, AttentionOptions, prefill, prefill_with};
 pub use rms_norm::rms_norm;
 pub use rope::{Angles, quantise, rope};
 
@@ -56,7 +56,7 @@ pub struct HostTensor<'a, T, const R: usize> {
     layout: Layout<R>,
 }
 
-impl<'a, T: Element, const R: usize> HostTensor<'a, T, R> {
+impl<'a, T, const R: usize> HostTensor<'a, T, R> {
     /// Views `data` through `layout`.
     ///
     /// # Errors
@@ -70,7 +70,9 @@ impl<'a, T: Element, const R: usize> HostTensor<'a, T, R> {
     pub fn shape(&self) -> [usize; R] {
         self.layout.shape()
     }
+}
 
+impl<T: Element, const R: usize> HostTensor<'_, T, R> {
     /// The element at `index`.
     pub fn at(&self, index: [usize; R]) -> f64 {
         self.data[self.layout.position(index)].to_f64()
@@ -120,6 +122,19 @@ impl<const R: usize> Tensor<R> {
     /// The elements in row-major order.
     pub fn data(&self) -> &[f64] {
         &self.data
+    }
+
+    /// Every index, in row-major order.
+    fn indices(&self) -> impl Iterator<Item = [usize; R]> + use<R> {
+        let shape = self.shape;
+        (0..self.data.len()).map(move |mut linear| {
+            let mut index = [0; R];
+            for axis in (0..R).rev() {
+                index[axis] = linear % shape[axis];
+                linear /= shape[axis];
+            }
+            index
+        })
     }
 
     fn at_mut(&mut self, index: [usize; R]) -> &mut f64 {

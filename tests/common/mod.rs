@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use cusim::exec::MmaMode;
 use ferroflash::reference::HostTensor;
 use ferroflash::{Element, Kernels, Layout, TensorView, TensorViewMut};
@@ -104,19 +104,14 @@ pub struct Arrangement {
     order: Vec<u32>,
     /// Gap behind each axis, innermost first.
     gaps: Vec<usize>,
-    offset: usize,
+    pub offset: usize,
     tail: usize,
 }
 
 /// Draws arrangements of rank-`rank` tensors; a third of them are plain row-major.
 pub fn arrangement(rank: usize, unit: usize) -> BoxedStrategy<Arrangement> {
     let gap = move || prop_oneof![3 => Just(0), 1 => (1..4usize).prop_map(move |n| n * unit)];
-    let plain = Just(Arrangement {
-        order: (0..rank as u32).rev().collect(),
-        gaps: vec![0; rank],
-        offset: 0,
-        tail: 0,
-    });
+    let plain = Just(Arrangement::plain(rank));
     let drawn = (
         prop::collection::vec(any::<u32>(), rank),
         prop::collection::vec(gap(), rank),
@@ -133,6 +128,16 @@ pub fn arrangement(rank: usize, unit: usize) -> BoxedStrategy<Arrangement> {
 }
 
 impl Arrangement {
+    /// Row-major, without gaps.
+    pub fn plain(rank: usize) -> Self {
+        Self {
+            order: (0..rank as u32).rev().collect(),
+            gaps: vec![0; rank],
+            offset: 0,
+            tail: 0,
+        }
+    }
+
     /// The layout of `shape`, and the length of its buffer.
     pub fn layout<const R: usize>(&self, shape: [usize; R]) -> (Layout<R>, usize) {
         let mut axes: Vec<usize> = (0..R - 1).collect();
@@ -156,25 +161,25 @@ pub struct Host<T, const R: usize> {
     pub layout: Layout<R>,
 }
 
-impl<T: Element, const R: usize> Host<T, R> {
+impl<T: DeviceRepr + Copy, const R: usize> Host<T, R> {
     /// Elements come from `fill`; everything between them is `between`.
-    pub fn new(
+    pub fn of(
         arrangement: &Arrangement,
         shape: [usize; R],
         between: T,
-        mut fill: impl FnMut() -> f64,
+        mut fill: impl FnMut() -> T,
     ) -> Self {
         let (layout, len) = arrangement.layout(shape);
         let mut data = vec![between; len];
         for index in indices(shape) {
-            data[layout.position(index)] = T::from_f64(fill());
+            data[layout.position(index)] = fill();
         }
         Self { data, layout }
     }
 
     /// Copies to the device. An empty tensor gets one element of memory: allocating none is an error.
-    pub fn upload(&self) -> CudaSlice<T> {
-        let padding = [T::from_f64(f64::NAN)];
+    pub fn upload_or(&self, padding: T) -> CudaSlice<T> {
+        let padding = [padding];
         let data: &[T] = if self.data.is_empty() {
             &padding
         } else {
@@ -183,13 +188,30 @@ impl<T: Element, const R: usize> Host<T, R> {
         gpu().stream.clone_htod(data).expect("upload")
     }
 
+    pub fn view<'a>(&self, device: &'a CudaSlice<T>) -> TensorView<'a, T, R> {
+        TensorView::new(device.as_view(), self.layout).expect("a view inside its buffer")
+    }
+}
+
+impl<T: Element, const R: usize> Host<T, R> {
+    /// Elements come from `fill`; everything between them is `between`.
+    pub fn new(
+        arrangement: &Arrangement,
+        shape: [usize; R],
+        between: T,
+        mut fill: impl FnMut() -> f64,
+    ) -> Self {
+        Self::of(arrangement, shape, between, || T::from_f64(fill()))
+    }
+
+    /// Copies to the device.
+    pub fn upload(&self) -> CudaSlice<T> {
+        self.upload_or(T::from_f64(f64::NAN))
+    }
+
     /// The same data for the reference.
     pub fn tensor(&self) -> HostTensor<'_, T, R> {
         HostTensor::new(&self.data, self.layout).expect("the layout that made the buffer")
-    }
-
-    pub fn view<'a>(&self, device: &'a CudaSlice<T>) -> TensorView<'a, T, R> {
-        TensorView::new(device.as_view(), self.layout).expect("a view inside its buffer")
     }
 
     pub fn view_mut<'a>(&self, device: &'a mut CudaSlice<T>) -> TensorViewMut<'a, T, R> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use ferroflash::{
-    Frequencies, Kernels, Mask, NormWeights, Positions, Prefill, PrefillArgs, QkNorm, RmsNorm,
-    Rope, RopeArgs, TensorView, TensorViewMut, WeightForm,
+    Frequencies, Kernels, Mask, NormWeights, Positions, Prefill, PrefillArgs, PrefillOptions,
+    QkNorm, RmsNorm, Rope, RopeArgs, TensorView, TensorViewMut, WeightForm,
 };
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -189,6 +189,7 @@ impl Gpu {
             v: TensorView::contiguous(cache.v.slice(..new), kv_shape)?,
             o: TensorViewMut::contiguous(o.as_view_mut(), q_shape)?,
             lse: None,
+            options: PrefillOptions::default(),
         };
         let attention = Prefill {
             mask,

@@ -1,0 +1,28 @@
+//! Prefill attention against the f64 reference, on drawn types, shapes, layouts and options.
+
+mod case;
+#[path = "../common/mod.rs"]
+mod common;
+mod errors;
+mod properties;
+mod run;
+
+use case::case;
+use common::{enter, in_every_mode, mode};
+use proptest::prelude::*;
+use run::case_passes;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: common::cases(60), ..ProptestConfig::default() })]
+
+    #[test]
+    fn prefill_is_as_exact_as_the_rule_demands(mode in mode(), case in case(8_000_000)) {
+        let _mode = enter(mode);
+        case_passes(&case)?;
+    }
+}
+
+#[test]
+fn prefill_is_as_exact_in_every_mode() {
+    in_every_mode(case(1_000_000), case_passes);
+}
