@@ -553,7 +553,10 @@ fn norm_options_without_meaning_are_refused() {
 /// Groups must divide the width, whose 128 columns are a number of all of them.
 #[test]
 fn groups_divide_the_width() {
-    let (x, mut out) = (zeros(96), gpu().stream.alloc_zeros::<i8>(96).expect("memory"));
+    let (x, mut out) = (
+        zeros(96),
+        gpu().stream.alloc_zeros::<i8>(96).expect("memory"),
+    );
     let mut floats = gpu().stream.alloc_zeros::<f32>(8).expect("memory");
     let x = view(&x, [1, 96]);
     let mut out = TensorViewMut::contiguous(out.as_view_mut(), [1, 96]).expect("a view");
@@ -610,7 +613,10 @@ fn heads_of_q_and_k_must_fit_each_other() {
     let (q, k) = ([2, 3, 16], [2, 1, 16]);
     assert_eq!(run(q, k, none, op), Ok(()));
     assert_eq!(run(q, [3, 1, 16], none, op), mismatch("k", "tokens", 2, 3));
-    assert_eq!(run(q, [2, 1, 8], none, op), mismatch("k", "head_dim", 16, 8));
+    assert_eq!(
+        run(q, [2, 1, 8], none, op),
+        mismatch("k", "head_dim", 16, 8)
+    );
     assert_eq!(
         run(q, k, [Some(16), Some(8)], op),
         mismatch("k_weight", "width", 16, 8)
@@ -663,13 +669,10 @@ fn gradients_need_their_workspace() {
             },
             residual_gradient: None,
             weight_gradient: Some(&mut dw),
-            workspace: workspace.map(|len| {
-                TensorViewMut::contiguous(floats.as_view_mut(), [len]).expect("a view")
-            }),
+            workspace: workspace
+                .map(|len| TensorViewMut::contiguous(floats.as_view_mut(), [len]).expect("a view")),
         };
-        gpu()
-            .kernels
-            .rms_norm_backward(&gpu().stream, &op, args)
+        gpu().kernels.rms_norm_backward(&gpu().stream, &op, args)
     };
     assert_eq!(run(128, Some(128)), Ok(()));
     assert_eq!(
