@@ -180,6 +180,7 @@ pub struct fflash_norm_backward_params {
     pub count: i32,
     pub width: i32,
     pub one_plus: i32,
+    pub split: i32,
     pub x_dtype: i32,
     pub dy_dtype: i32,
     pub dh_dtype: i32,

@@ -216,6 +216,7 @@ typedef struct fflash_norm_backward_params {
     int32_t count;             /* partial sums: rows p, p + count, ... are those of p */
     int32_t width;
     int32_t one_plus;
+    int32_t split;             /* partials[p] has columns 0 to 3 of every 8, then 4 to 7 of every 8 */
     int32_t x_dtype;
     int32_t dy_dtype;
     int32_t dh_dtype;

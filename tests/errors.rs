@@ -7,9 +7,10 @@ use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaSlice, DriverError};
 use ferroflash::metadata::Number;
 use ferroflash::{
-    Axes, CacheScale, CacheWrite, Error, Frequencies, Heads, InvFreq, KvPages, Layout, LayoutError,
-    Mask, NormWeights, PageLayout, Positions, Prefill, PrefillArgs, PrefillOptions, QkNorm,
-    QuantisedPages, RmsNorm, Rope, RopeArgs, RopeTable, Slots, TensorView, TensorViewMut,
+    Axes, CacheScale, CacheWrite, DType, Element, Error, Frequencies, Heads, InOut, InvFreq,
+    KvPages, Layout, LayoutError, Mask, Norm, NormArgs, NormBackwardArgs, NormWeights, PageLayout,
+    Positions, PostNorm, Prefill, PrefillArgs, PrefillOptions, QkNorm, QkNormArgs, QuantisedPages,
+    RmsNorm, Rope, RopeArgs, RopeTable, Scale, Slots, Statistics, TensorView, TensorViewMut,
     Unsupported, WeightForm,
 };
 use float8::F8E4M3;
@@ -343,6 +344,368 @@ fn rms_norm_names_what_does_not_fit() {
     assert_eq!(run([2, 8], 8, [3, 8]), mismatch("out", "rows", 2, 3));
     assert_eq!(run([2, 8], 8, [2, 7]), mismatch("out", "width", 8, 7));
 }
+
+/// Which of the operands of a norm of `[2, 128]` are given, and of what shape.
+#[derive(Default)]
+struct NormShapes {
+    weight: Option<usize>,
+    bias: Option<usize>,
+    gate: Option<[usize; 2]>,
+    residual: Option<[[usize; 2]; 2]>,
+    post: Option<usize>,
+    scales: Option<[usize; 2]>,
+}
+
+fn norm<T: Element, O: Element>(op: &Norm, shapes: NormShapes) -> Result<(), Error> {
+    let (spare, mut sums) = (zeros(2048), zeros(2048));
+    let mut floats = gpu().stream.alloc_zeros::<f32>(64).expect("memory");
+    let x = gpu().stream.alloc_zeros::<T>(256).expect("memory");
+    let mut out = gpu().stream.alloc_zeros::<O>(256).expect("memory");
+    let x = TensorView::contiguous(x.as_view(), [2, 128]).expect("a view");
+    let mut out = TensorViewMut::contiguous(out.as_view_mut(), [2, 128]).expect("a view");
+    let vector = |width: Option<usize>| width.map(|width| view(&spare, [width]));
+    let (weight, bias, post) = (
+        vector(shapes.weight),
+        vector(shapes.bias),
+        vector(shapes.post),
+    );
+    let gate = shapes.gate.map(|shape| view(&spare, shape));
+    let residual_shapes = shapes.residual.unwrap_or_default();
+    let residual = view(&spare, residual_shapes[0]);
+    let mut sum = view_mut(&mut sums, residual_shapes[1]);
+    let scales_shape = shapes.scales.unwrap_or_default();
+    let scales = TensorViewMut::contiguous(floats.as_view_mut(), scales_shape).expect("a view");
+    let args = NormArgs {
+        rows: InOut::Apart {
+            input: &x,
+            output: &mut out,
+        },
+        weight: weight.as_ref().map(|view| view as _),
+        bias: bias.as_ref().map(|view| view as _),
+        gate: gate.as_ref().map(|view| view as _),
+        residual: if shapes.residual.is_some() {
+            Some(InOut::Apart {
+                input: &residual,
+                output: &mut sum,
+            })
+        } else {
+            None
+        },
+        post: post.as_ref().map(|view| PostNorm { weight: Some(view) }),
+        scales: shapes.scales.map(|_| scales),
+    };
+    gpu().kernels.norm(&gpu().stream, op, args)
+}
+
+#[test]
+fn norm_names_the_operand_that_does_not_fit() {
+    let op = Norm::default();
+    let run = |shapes| norm::<f16, f16>(&op, shapes);
+    let mismatch = |operand, axis, expected, found| {
+        Err(Error::ShapeMismatch {
+            operand,
+            axis,
+            expected,
+            found,
+        })
+    };
+    let none = NormShapes::default;
+    assert_eq!(run(none()), Ok(()));
+    let weight = Some(127);
+    assert_eq!(
+        run(NormShapes { weight, ..none() }),
+        mismatch("weight", "width", 128, 127)
+    );
+    let bias = Some(129);
+    assert_eq!(
+        run(NormShapes { bias, ..none() }),
+        mismatch("bias", "width", 128, 129)
+    );
+    let gate = Some([3, 128]);
+    assert_eq!(
+        run(NormShapes { gate, ..none() }),
+        mismatch("gate", "rows", 2, 3)
+    );
+    let residual = Some([[2, 64], [2, 128]]);
+    assert_eq!(
+        run(NormShapes { residual, ..none() }),
+        mismatch("residual", "width", 128, 64)
+    );
+    let residual = Some([[2, 128], [1, 128]]);
+    assert_eq!(
+        run(NormShapes { residual, ..none() }),
+        mismatch("residual_out", "rows", 2, 1)
+    );
+    let (residual, post) = (Some([[2, 128]; 2]), Some(12));
+    assert_eq!(
+        run(NormShapes {
+            residual,
+            post,
+            ..none()
+        }),
+        mismatch("post weight", "width", 128, 12)
+    );
+    let needed = |operand, requirement| {
+        Err(Error::OperandMismatch {
+            operand,
+            requirement,
+        })
+    };
+    let post = Some(128);
+    assert_eq!(
+        run(NormShapes { post, ..none() }),
+        needed("residual", "must be given with a post-norm")
+    );
+    let scales = Some([2, 1]);
+    let dynamic = "must be given exactly with a dynamic scale";
+    assert_eq!(
+        run(NormShapes { scales, ..none() }),
+        needed("scales", dynamic)
+    );
+    let scaled = |scale| Norm {
+        scale: Some(scale),
+        ..op
+    };
+    assert_eq!(
+        norm::<f16, i8>(&scaled(Scale::PerRow), none()),
+        needed("scales", dynamic)
+    );
+    let scales = Some([2, 2]);
+    assert_eq!(
+        norm::<f16, i8>(&scaled(Scale::PerRow), NormShapes { scales, ..none() }),
+        mismatch("scales", "groups", 1, 2)
+    );
+    let scales = Some([1, 2]);
+    assert_eq!(
+        norm::<f16, i8>(
+            &scaled(Scale::PerGroup(64)),
+            NormShapes { scales, ..none() }
+        ),
+        mismatch("scales", "rows", 2, 1)
+    );
+}
+
+#[test]
+fn norm_options_without_meaning_are_refused() {
+    let op = Norm::default();
+    let refused = |op: Norm| match norm::<f16, f16>(&op, NormShapes::default()) {
+        Err(Error::InvalidOption { name, .. }) => name,
+        other => panic!("{op:?} gave {other:?}"),
+    };
+    assert_eq!(refused(Norm { eps: -1.0, ..op }), "eps");
+    for columns in [0, 129] {
+        let columns = Some(columns);
+        assert_eq!(refused(Norm { columns, ..op }), "columns");
+    }
+    let scaled = |scale| Norm {
+        scale: Some(scale),
+        ..op
+    };
+    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
+        let result = norm::<f16, i8>(&scaled(Scale::Static(scale)), NormShapes::default());
+        assert!(
+            matches!(result, Err(Error::InvalidOption { name: "scale", .. })),
+            "{scale}: {result:?}"
+        );
+    }
+    assert_eq!(
+        norm::<f16, i8>(&scaled(Scale::PerGroup(32)), NormShapes::default()),
+        Err(Error::Unsupported(Unsupported::GroupSize {
+            size: 32,
+            supported: &[64, 128]
+        }))
+    );
+    let dtype = |op, dtype| Err(Error::Unsupported(Unsupported::DType { op, dtype }));
+    assert_eq!(
+        norm::<i8, f16>(&op, NormShapes::default()),
+        dtype("an input of norm", DType::I8)
+    );
+    assert_eq!(
+        norm::<f16, i8>(&op, NormShapes::default()),
+        dtype("norm without a scale", DType::I8)
+    );
+    assert_eq!(
+        norm::<f16, f16>(&scaled(Scale::Static(1.0)), NormShapes::default()),
+        dtype("norm with a scale", DType::F16)
+    );
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..op
+    };
+    let sandwich = NormShapes {
+        residual: Some([[2, 128]; 2]),
+        post: Some(128),
+        ..NormShapes::default()
+    };
+    assert_eq!(
+        norm::<f16, f16>(&layer, sandwich),
+        Err(Error::Unsupported(Unsupported::Combination {
+            op: "norm",
+            first: "Statistics::Deviation",
+            second: "a post-norm",
+        }))
+    );
+}
+
+/// Groups must divide the width, whose 128 columns are a number of all of them.
+#[test]
+fn groups_divide_the_width() {
+    let (x, mut out) = (
+        zeros(96),
+        gpu().stream.alloc_zeros::<i8>(96).expect("memory"),
+    );
+    let mut floats = gpu().stream.alloc_zeros::<f32>(8).expect("memory");
+    let x = view(&x, [1, 96]);
+    let mut out = TensorViewMut::contiguous(out.as_view_mut(), [1, 96]).expect("a view");
+    let scales = TensorViewMut::contiguous(floats.as_view_mut(), [1, 1]).expect("a view");
+    let op = Norm {
+        scale: Some(Scale::PerGroup(64)),
+        ..Norm::default()
+    };
+    let rows = InOut::Apart {
+        input: &x,
+        output: &mut out,
+    };
+    let args = NormArgs {
+        scales: Some(scales),
+        ..NormArgs::new(rows, None)
+    };
+    let result = gpu().kernels.norm(&gpu().stream, &op, args);
+    assert!(
+        matches!(
+            result,
+            Err(Error::InvalidOption {
+                name: "group size",
+                ..
+            })
+        ),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn heads_of_q_and_k_must_fit_each_other() {
+    let data = zeros(512);
+    let floats = gpu().stream.alloc_zeros::<f32>(512).expect("memory");
+    let run = |q: [usize; 3], k: [usize; 3], weights: [Option<usize>; 2], op: Norm| {
+        let (mut q_data, mut k_data) = (zeros(512), zeros(512));
+        let weights = weights.map(|width| width.map(|width| view(&data, [width])));
+        let args = QkNormArgs {
+            q: InOut::InPlace(&mut view_mut(&mut q_data, q)),
+            k: InOut::InPlace(&mut view_mut(&mut k_data, k)),
+            q_weight: weights[0].as_ref().map(|view| view as _),
+            k_weight: weights[1].as_ref().map(|view| view as _),
+        };
+        gpu().kernels.qk_norm(&gpu().stream, &op, args)
+    };
+    let mismatch = |operand, axis, expected, found| {
+        Err(Error::ShapeMismatch {
+            operand,
+            axis,
+            expected,
+            found,
+        })
+    };
+    let (op, none) = (Norm::default(), [None; 2]);
+    let (q, k) = ([2, 3, 16], [2, 1, 16]);
+    assert_eq!(run(q, k, none, op), Ok(()));
+    assert_eq!(run(q, [3, 1, 16], none, op), mismatch("k", "tokens", 2, 3));
+    assert_eq!(
+        run(q, [2, 1, 8], none, op),
+        mismatch("k", "head_dim", 16, 8)
+    );
+    assert_eq!(
+        run(q, k, [Some(16), Some(8)], op),
+        mismatch("k_weight", "width", 16, 8)
+    );
+    assert_eq!(
+        run(q, k, [Some(16), None], op),
+        Err(Error::OperandMismatch {
+            operand: "k_weight",
+            requirement: "must be given exactly with q_weight",
+        })
+    );
+    let mut q_data = zeros(512);
+    let other = TensorView::contiguous(floats.as_view(), k).expect("a view");
+    let mut k_out = zeros(512);
+    let args = QkNormArgs {
+        q: InOut::InPlace(&mut view_mut(&mut q_data, q)),
+        k: InOut::Apart {
+            input: &other,
+            output: &mut view_mut(&mut k_out, k),
+        },
+        q_weight: None,
+        k_weight: None,
+    };
+    assert_eq!(
+        gpu().kernels.qk_norm(&gpu().stream, &op, args),
+        Err(Error::DTypeMismatch {
+            operand: "k",
+            expected: DType::F16,
+            found: DType::F32
+        })
+    );
+}
+
+#[test]
+fn gradients_need_their_workspace() {
+    let op = RmsNorm {
+        eps: 1e-6,
+        weight: WeightForm::Plain,
+    };
+    let run = |dw: usize, workspace: Option<usize>| {
+        let (x, dy, mut dx, mut dw_data) = (zeros(256), zeros(256), zeros(256), zeros(256));
+        let mut floats = gpu().stream.alloc_zeros::<f32>(256).expect("memory");
+        let mut dw = view_mut(&mut dw_data, [dw]);
+        let args = NormBackwardArgs {
+            x: &view(&x, [2, 128]),
+            weight: None,
+            gradient: InOut::Apart {
+                input: &view(&dy, [2, 128]),
+                output: &mut view_mut(&mut dx, [2, 128]),
+            },
+            residual_gradient: None,
+            weight_gradient: Some(&mut dw),
+            workspace: workspace
+                .map(|len| TensorViewMut::contiguous(floats.as_view_mut(), [len]).expect("a view")),
+        };
+        gpu().kernels.rms_norm_backward(&gpu().stream, &op, args)
+    };
+    assert_eq!(run(128, Some(128)), Ok(()));
+    assert_eq!(
+        run(128, Some(127)),
+        Err(Error::TooSmall {
+            operand: "workspace",
+            found: 127,
+            needed: 128
+        })
+    );
+    assert_eq!(
+        run(128, None),
+        Err(Error::OperandMismatch {
+            operand: "workspace",
+            requirement: "must be given with weight_gradient",
+        })
+    );
+    assert_eq!(
+        run(64, Some(128)),
+        Err(Error::ShapeMismatch {
+            operand: "weight_gradient",
+            axis: "width",
+            expected: 128,
+            found: 64
+        })
+    );
+}
+
+const ROPE: Rope = Rope {
+    style: RopeStyle::HalfSplit,
+    rotary_dim: None,
+    frequencies: Frequencies::Base {
+        base: 10_000.0,
+        scale: 1.0,
+    },
+};
 
 /// RoPE of `tokens` tokens with one head of 8 elements, against a table of four positions.
 fn rope(op: &Rope, positions: &[i32], table: bool) -> Result<(), Error> {

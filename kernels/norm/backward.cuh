@@ -185,30 +185,35 @@ private:
         }
     }
 
-    /* Partial sums are f32, 4 elements to an access where a chunk has as many. */
+    /* Partial sums are f32, 4 to an access where a chunk has as many; the halves of chunks of 8 lie apart, each next to the same half. */
+    __device__ __forceinline__ int64_t sums_at(int chunk, int i) const {
+        if constexpr (kWidth == 8) return (i / 4) * int64_t(params_.width / 2) + chunk * int64_t(4);
+        return chunk * int64_t(kWidth);
+    }
+
     template <int kCount>
-    __device__ __forceinline__ static void load_sums(Values<kCount> &sums, SlotsOf<kCount> slots, const float *partials) {
+    __device__ __forceinline__ void load_sums(Values<kCount> &sums, SlotsOf<kCount> slots, const float *partials) const {
         constexpr int kVec = kWidth < 4 ? kWidth : 4;
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
 #pragma unroll
             for (int i = 0; i < kWidth; i += kVec) {
                 Chunk<float, kVec> chunk = {};
-                load_if(slots.has(n), chunk, reinterpret_cast<const Chunk<float, kVec> *>(partials + slots.at(n) * kWidth + i));
+                load_if(slots.has(n), chunk, reinterpret_cast<const Chunk<float, kVec> *>(partials + sums_at(slots.at(n), i)));
                 unpack(reinterpret_cast<float(&)[kVec]>(sums[n][i]), chunk);
             }
         }
     }
 
     template <int kCount>
-    __device__ __forceinline__ static void store_sums(const Values<kCount> &sums, SlotsOf<kCount> slots, float *partials) {
+    __device__ __forceinline__ void store_sums(const Values<kCount> &sums, SlotsOf<kCount> slots, float *partials) const {
         constexpr int kVec = kWidth < 4 ? kWidth : 4;
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
 #pragma unroll
             for (int i = 0; i < kWidth; i += kVec) {
                 const auto chunk = pack<float>(reinterpret_cast<const float(&)[kVec]>(sums[n][i]));
-                store_if(slots.has(n), reinterpret_cast<Chunk<float, kVec> *>(partials + slots.at(n) * kWidth + i), chunk);
+                store_if(slots.has(n), reinterpret_cast<Chunk<float, kVec> *>(partials + sums_at(slots.at(n), i)), chunk);
             }
         }
     }
@@ -240,7 +245,9 @@ __device__ __forceinline__ void norm_backward_weight(const fflash_norm_backward_
     const int64_t column = int64_t(blockIdx.x) * kWarpSize + threadIdx.x;
     float sum = 0.0f;
     if (column < params.width) {
-        for (int p = threadIdx.y; p < params.count; p += kRows) sum += params.partials[int64_t(p) * params.width + column];
+        const int64_t half = column % 8 / 4 * int64_t(params.width / 2);
+        const float *partials = params.partials + (params.split ? half + column / 8 * 4 + column % 4 : column);
+        for (int p = threadIdx.y; p < params.count; p += kRows) sum += partials[int64_t(p) * params.width];
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();

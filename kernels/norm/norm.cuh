@@ -61,37 +61,56 @@ struct NormTraits : RowTraits<T_, kWidth_, kShort_> {
     static constexpr int kSharedBytes = 96 * 1024;
 };
 
-/* Where a row lies. */
+/* The same for blocks whose rows all exist and fill their threads' slots: the usual ones, in fewer instructions. */
 template <class Traits>
-struct NormPlace {
-    using T = typename Traits::T;
-    using Out = std::conditional_t<Traits::kEvery, Any, T>; /* may be quantised */
+struct FullTraits : Traits {
+    static constexpr bool kFull = true;
+};
 
+/* Where a row lies. Out is Any where it may be quantised. */
+template <class T, class Out, bool kParts>
+struct NormPlaceOf {
     const void *x;
     void *out;
     const void *weight;
-    int64_t row;
-    int chunks; /* 0 past the last row */
+    uint32_t row;
+    bool exists;
+    bool all_exist; /* the block's rows */
 
-    __device__ __forceinline__ static NormPlace of(const fflash_norm_params &params) {
-        const bool second = Traits::kForm != Form::kAdd && blockIdx.x >= params.first_block;
-        const fflash_norm_part &part = params.parts[second ? 1 : 0];
-        const uint32_t block = blockIdx.x - (second ? params.first_block : 0u);
-        const int64_t row = int64_t(block) * blockDim.y + threadIdx.y;
-        int64_t token = row, head = 0;
+    __device__ __forceinline__ static NormPlaceOf of(const fflash_norm_params &params) {
+        if (kParts && blockIdx.x >= params.first_block) {
+            return of(params, params.parts[1], blockIdx.x - params.first_block);
+        }
+        return of(params, params.parts[0], blockIdx.x);
+    }
+
+private:
+    __device__ __forceinline__ static NormPlaceOf of(const fflash_norm_params &params, const fflash_norm_part &part,
+                                                   uint32_t block) {
+        const uint32_t first = block * blockDim.y; /* rows and the rest of a block are less than 2^32 */
+        const uint32_t row = first + threadIdx.y;
+        uint32_t token = row;
+        int64_t x_head = 0, out_head = 0;
         if (part.heads > 1) {
-            token = uint32_t(row) / uint32_t(part.heads);
-            head = row - token * part.heads;
+            token = row / uint32_t(part.heads);
+            const uint32_t head = row - token * part.heads;
+            x_head = head * part.x_strides.heads;
+            out_head = head * part.out_strides.heads;
         }
         return {
-            behind<T>(part.x, token * part.x_strides.tokens + head * part.x_strides.heads, params.x_dtype),
-            behind<Out>(part.out, token * part.out_strides.tokens + head * part.out_strides.heads, params.out_dtype),
+            behind<T>(part.x, token * part.x_strides.tokens + x_head, params.x_dtype),
+            behind<Out>(part.out, token * part.out_strides.tokens + out_head, params.out_dtype),
             part.weight,
             row,
-            row < part.rows ? int(uint32_t(params.width) / Traits::kWidth) : 0,
+            row < uint32_t(part.rows),
+            first + blockDim.y <= uint32_t(part.rows),
         };
     }
 };
+
+template <class Traits>
+using NormPlace = NormPlaceOf<typename Traits::T, std::conditional_t<Traits::kEvery, Any, typename Traits::T>,
+                              Traits::kForm != Form::kAdd>;
 
 /* One thread's share of a row. */
 template <class Traits>
@@ -109,20 +128,20 @@ class NormRow {
 
 public:
     /* Issues all loads of x, and of the weight where there is room. `kept` is the dynamic shared memory. */
-    __device__ __forceinline__ NormRow(const fflash_norm_params &params, unsigned char *kept, Partials &partials)
+    __device__ __forceinline__ NormRow(const fflash_norm_params &params, const NormPlace<Traits> &place, unsigned char *kept,
+                                       Partials &partials)
         : params_(params),
-          place_(NormPlace<Traits>::of(params)),
+          place_(place),
+          chunks_(place.exists ? uint32_t(params.width) / kWidth : 0),
           kept_(reinterpret_cast<Kept *>(kept)),
           reduce_(partials),
-          slots_(SlotsOf<kSlots>::in_registers(place_.chunks)),
+          slots_(SlotsOf<kSlots>::in_registers(chunks_)),
           again_(place_.x),
           again_dtype_(params.x_dtype) {
         if constexpr (Traits::kForm == Form::kPlain) {
             Chunk<T, kWidth> x[kSlots];
-#pragma unroll
-            for (int n = 0; n < kSlots; ++n) x[n] = {};
-            load(x, slots_, place_.x);
-            load(early_, slots_, place_.weight);
+            load<true>(x, slots_, place_.x);
+            load<false>(early_, slots_, place_.weight);
 #pragma unroll
             for (int n = 0; n < kSlots; ++n) unpack(x_[n], x[n]);
         } else {
@@ -169,13 +188,13 @@ private:
     /* Calls f with room for the values of each step, and its slots. The threads of a warp go round equally often. */
     template <class F>
     __device__ __forceinline__ void each_in_tail(F f) {
-        if constexpr (!Traits::kShort) {
+        if constexpr (!Traits::kShort && !Traits::kFull) {
             constexpr int kCount = Traits::kTailSlots;
             const int lane = threadIdx.x % kWarpSize;
             const int warp_first = int(blockDim.x) * kSlots + int(threadIdx.x - lane) * kCount;
-            for (int first = warp_first; first < place_.chunks; first += blockDim.x * kCount) {
+            for (int first = warp_first; first < chunks_; first += blockDim.x * kCount) {
                 Values<kCount> x;
-                const int left = place_.chunks - first - lane;
+                const int left = chunks_ - first - lane;
                 f(x, SlotsOf<kCount>{first + lane, (left + kWarpSize - 1) / kWarpSize});
             }
         }
@@ -299,9 +318,9 @@ private:
      * and the factor is for that.
      */
     __device__ __forceinline__ float inverse_of(int columns, bool centre) {
-        const float before = Traits::kEvery && !Traits::kSquaresFit ? before_ : 1.0f;
+        float eps = params_.eps;
+        if (Traits::kEvery && !Traits::kSquaresFit) eps *= before_ * before_;
         for (bool again = false;; again = true) {
-            const float eps = params_.eps * (before * scale_) * (before * scale_);
             const float found = mean_square(columns, centre) + eps;
             const bool fits = found >= Traits::kSmallest && found <= FLT_MAX;
             if (Traits::kSquaresFit || again || !__any_sync(kFullWarp, !fits)) {
@@ -309,6 +328,7 @@ private:
             }
             scale_ = fits ? 1.0f : found < Traits::kSmallest ? Traits::kScaleUp : Traits::kScaleDown;
             multiply(x_, scale_);
+            eps = eps * scale_ * scale_;
         }
     }
 
@@ -481,7 +501,7 @@ private:
         });
         float scale;
         const float inverse = inverse_scale(reduce_(most, Max()), scale);
-        if (threadIdx.x == 0 && place_.chunks > 0) *scale_at(0) = scale;
+        if (threadIdx.x == 0 && chunks_ > 0) *scale_at(0) = scale;
         return inverse;
     }
 
@@ -559,6 +579,7 @@ private:
 
     const fflash_norm_params &params_;
     const NormPlace<Traits> place_;
+    const int chunks_; /* 0 past the last row */
     Kept *const kept_;
     RowReduction<Traits> reduce_;
     const Slots<Traits, kSlots> slots_;
@@ -573,12 +594,25 @@ private:
 };
 
 template <class Traits>
-__device__ __forceinline__ void norm(const fflash_norm_params &params) {
-    extern __shared__ __align__(16) unsigned char kept[];
-    __shared__ typename RowReduction<Traits>::Partials partials;
-    NormRow<Traits> row(params, kept, partials);
+__device__ __forceinline__ void norm_row(const fflash_norm_params &params, const NormPlace<Traits> &place, unsigned char *kept,
+                                         RowPartials<Traits::kWarps> &partials) {
+    NormRow<Traits> row(params, place, kept, partials);
     row.measure();
     row.write();
+}
+
+template <class Traits>
+__device__ __forceinline__ void norm(const fflash_norm_params &params) {
+    extern __shared__ __align__(16) unsigned char kept[];
+    __shared__ RowPartials<Traits::kWarps> partials;
+    const auto place = NormPlace<Traits>::of(params);
+    if constexpr (!Traits::kEvery) {
+        using Full = FullTraits<Traits>;
+        if (place.all_exist && params.width == int(blockDim.x) * (Traits::kSlots * Traits::kWidth)) {
+            return norm_row<Full>(params, place, kept, partials);
+        }
+    }
+    norm_row<Traits>(params, place, kept, partials);
 }
 
 }  // namespace fflash

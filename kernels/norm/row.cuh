@@ -36,6 +36,7 @@ struct RowTraits {
     using Kept = std::conditional_t<std::is_same<T, Any>::value, float, T>; /* what holds any value of a row exactly */
     static constexpr int kWidth = kWidth_;
     static constexpr bool kShort = kShort_;
+    static constexpr bool kFull = false; /* every thread's slots all hold a chunk, and there are no others */
     static constexpr int kThreads = 512;
     static constexpr int kWarps = kThreads / kWarpSize;
     static constexpr bool kSquaresFit = std::is_same<T, F16>::value;
@@ -82,7 +83,8 @@ struct Slots {
     int held;
 
     __device__ __forceinline__ static int stride() { return Traits::kShort ? int(blockDim.x) : kWarpSize; }
-    __device__ __forceinline__ bool has(int n) const { return n < held; }
+    __device__ __forceinline__ bool has(int n) const { return Traits::kFull || n < held; }
+
     __device__ __forceinline__ int at(int n) const { return first + n * stride(); }
 
     /* The kPart of them from n on. */
@@ -101,24 +103,23 @@ struct Slots {
     }
 };
 
-/* Loads those of the chunks of the row at `row` that exist; the others keep what they are. */
-template <class T, int kWidth, class Traits, int kCount>
+/* Loads those of the chunks of the row at `row` that exist. The others are 0 with kZero, and otherwise keep what they are. */
+template <bool kZero, class T, int kWidth, class Traits, int kCount>
 __device__ __forceinline__ void load(Chunk<T, kWidth> (&chunks)[kCount], Slots<Traits, kCount> slots, const void *row) {
     const auto *from = static_cast<const Chunk<T, kWidth> *>(row) + slots.first;
 #pragma unroll
-    for (int n = 0; n < kCount; ++n) load_if(slots.has(n), chunks[n], from + n * slots.stride());
+    for (int n = 0; n < kCount; ++n) {
+        if (kZero) chunks[n] = {};
+        load_if(slots.has(n), chunks[n], from + n * slots.stride());
+    }
 }
 
-/* The same as f32. Chunks that do not exist are 0 with kZero, otherwise anything. */
+/* The same as f32. */
 template <bool kZero, int kWidth, class Traits, int kCount>
 __device__ __forceinline__ void load(float (&x)[kCount][kWidth], Slots<Traits, kCount> slots, const void *row, int dtype) {
     with_type<typename Traits::T>(dtype, [&](auto element) {
         Chunk<decltype(element), kWidth> chunks[kCount];
-        if constexpr (kZero) {
-#pragma unroll
-            for (int n = 0; n < kCount; ++n) chunks[n] = {};
-        }
-        load(chunks, slots, row);
+        load<kZero>(chunks, slots, row);
 #pragma unroll
         for (int n = 0; n < kCount; ++n) unpack(x[n], chunks[n]);
     });
@@ -170,12 +171,15 @@ struct Max {
  * row that spans warps takes one barrier: the partial results of two calls in turn lie apart, and who writes those of the
  * call after the next has passed the next one's barrier, before which everyone has read these.
  */
+template <int kWarps>
+struct RowPartials {
+    float of[2][2][kWarps];
+};
+
 template <class Traits>
 class RowReduction {
 public:
-    struct Partials {
-        float of[2][2][Traits::kWarps];
-    };
+    using Partials = RowPartials<Traits::kWarps>;
 
     __device__ __forceinline__ explicit RowReduction(Partials &partials) : partials_(partials) {}
 

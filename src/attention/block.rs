@@ -11,8 +11,8 @@ use crate::dtype::{DType, Float};
 use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::launch::params::{
-    FFLASH_DTYPE_BF16, FFLASH_DTYPE_F16, FFLASH_DTYPE_F32, FFLASH_UNBOUNDED, fflash_logits, fflash_mask,
-    fflash_prefill_params, fflash_requests, fflash_strides4,
+    FFLASH_DTYPE_BF16, FFLASH_DTYPE_F16, FFLASH_DTYPE_F32, FFLASH_UNBOUNDED, fflash_logits,
+    fflash_mask, fflash_prefill_params, fflash_requests, fflash_strides4,
 };
 use crate::launch::{Bound, Launcher, optional, optional_mut};
 use crate::metadata::Contents;

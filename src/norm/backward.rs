@@ -90,7 +90,7 @@ impl Kernels {
             Some(workspace) if dw.is_some() => Some(launcher.write("workspace", workspace)?),
             _ => None,
         };
-        let block = fflash_norm_backward_params {
+        let mut block = fflash_norm_backward_params {
             x: x.as_ptr(),
             dy: dy.as_ref().unwrap_or(&dx).as_ptr(),
             dh: optional(dh.as_ref()),
@@ -106,6 +106,7 @@ impl Kernels {
             count: sums(rows) as i32,
             width: check::count("x", "width", width, MAX_COUNT)?,
             one_plus: (op.weight == WeightForm::OnePlus).into(),
+            split: 0,
             x_dtype: code(args.x.dtype()),
             dy_dtype: code(dy_dtype),
             dh_dtype: args.residual_gradient.map_or(0, |dh| code(dh.dtype())),
@@ -143,6 +144,7 @@ impl Kernels {
         let operands = (x, weight, dh, dy, dx);
         if rows > 0 {
             let (kernel, geometry) = geometry::plan_backward(&block, &accesses);
+            block.split = matches!(kernel, BackwardKernel::Half { .. }).into();
             launcher.submit_all(Variant::NormBackward(kernel), geometry, &block, operands)?;
         }
         if dw.is_some() {

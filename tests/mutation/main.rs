@@ -27,7 +27,7 @@ fn no_mutant_of_the_sample_survives_unexplained() {
     let mut explanations = explained::read().expect("the list");
     let mut recordings = cases::record().expect("the launches");
     // One kernel of each family.
-    let mut kernels: Vec<String> = ["prefill", "rms_norm", "rope"]
+    let mut kernels: Vec<String> = ["prefill", "norm", "rope"]
         .map(|family| {
             let mut names: Vec<&str> = ferroflash::Kernels::names()
                 .filter(|name| name.contains(family))
