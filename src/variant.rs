@@ -29,6 +29,8 @@ pub(crate) enum Variant {
 pub(crate) enum PrefillKind {
     /// Heads of up to so many elements; keys and values in rows, options that cost the inner loop nothing.
     Narrow { head_dim: usize },
+    /// Heads of up to so many elements and every option.
+    General { head_dim: usize },
     /// Any heads and every option.
     Wide,
 }
@@ -52,10 +54,13 @@ impl Variant {
     /// Every variant that a complete build carries.
     pub(crate) fn all() -> Vec<Variant> {
         let prefill = PREFILL_DTYPES.iter().flat_map(|&dtype| {
-            let narrow = PREFILL_HEAD_DIMS
-                .iter()
-                .map(|&head_dim| PrefillKind::Narrow { head_dim });
-            narrow
+            let of_head_dim = PREFILL_HEAD_DIMS.iter().flat_map(|&head_dim| {
+                [
+                    PrefillKind::Narrow { head_dim },
+                    PrefillKind::General { head_dim },
+                ]
+            });
+            of_head_dim
                 .chain([PrefillKind::Wide])
                 .map(move |kind| Variant::Prefill { dtype, kind })
         });
@@ -83,6 +88,9 @@ impl fmt::Display for Variant {
         match self {
             Variant::Prefill { dtype, kind } => match kind {
                 PrefillKind::Narrow { head_dim } => write!(f, "fflash_prefill_{dtype}_d{head_dim}"),
+                PrefillKind::General { head_dim } => {
+                    write!(f, "fflash_prefill_{dtype}_d{head_dim}_general")
+                }
                 PrefillKind::Wide => write!(f, "fflash_prefill_{dtype}_wide"),
             },
             Variant::Norm(kernel) => kernel.fmt(f),

@@ -698,15 +698,6 @@ fn gradients_need_their_workspace() {
     );
 }
 
-const ROPE: Rope = Rope {
-    style: RopeStyle::HalfSplit,
-    rotary_dim: None,
-    frequencies: Frequencies::Base {
-        base: 10_000.0,
-        scale: 1.0,
-    },
-};
-
 /// RoPE of `tokens` tokens with one head of 8 elements, against a table of four positions.
 fn rope(op: &Rope, positions: &[i32], table: bool) -> Result<(), Error> {
     let stream = &gpu().stream;

@@ -1,13 +1,15 @@
 //! The RMSNorm family at the width of a language model.
 
-use ferroflash::{Float, RmsNorm, WeightForm};
+use ferroflash::{Element, Float, InOut, Norm, NormArgs, PostNorm, QkNormArgs, Scale, Statistics};
+use float8::F8E4M3;
 use half::{bf16, f16};
 
 use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
 
-const ROWS: usize = 128;
+const ROWS: usize = 64;
 const WIDTH: usize = 4096;
 
+/// Instructions for 16 bytes: those of one variant of a straight kernel (with `w` or `1 + w`) are what runs.
 const BARS: Bars = Bars {
     traffic: 1.01,
     flops: None,
@@ -17,35 +19,164 @@ const BARS: Bars = Bars {
     load_bytes_in_flight: Some(32 * 1024),
 };
 
+/// For kernels of every option, in which most instructions are of options that are not taken.
+const TRAFFIC_ONLY: Bars = Bars {
+    instructions_per_16_bytes: None,
+    load_bytes_in_flight: None,
+    ..BARS
+};
+
+/// What a form takes beside rows and a weight.
+#[derive(Debug, Clone, Copy, Default)]
+struct Form {
+    name: &'static str,
+    op: Norm,
+    bias: bool,
+    gate: bool,
+    residual: bool,
+    post: bool,
+}
+
 pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
-    cases.push(rms_norm::<f16>(device)?);
-    cases.push(rms_norm::<bf16>(device)?);
-    cases.push(rms_norm::<f32>(device)?);
+    let rms = Form {
+        name: "rms_norm",
+        op: Norm {
+            eps: 1e-6,
+            ..Norm::default()
+        },
+        ..Form::default()
+    };
+    let add = Form {
+        name: "add_rms_norm",
+        residual: true,
+        ..rms
+    };
+    for form in [rms, add] {
+        cases.push(case::<f16, f16>(device, form, BARS)?);
+        cases.push(case::<bf16, bf16>(device, form, BARS)?);
+        cases.push(case::<f32, f32>(device, form, BARS)?);
+    }
+    let gated = Form {
+        name: "gated norm",
+        gate: true,
+        ..rms
+    };
+    let sandwich = Form {
+        name: "norm of post-norm, add, pre-norm",
+        post: true,
+        ..add
+    };
+    let layer = Form {
+        name: "layer norm",
+        op: Norm {
+            statistics: Statistics::Deviation,
+            ..rms.op
+        },
+        bias: true,
+        ..rms
+    };
+    for form in [gated, sandwich, layer] {
+        cases.push(case::<bf16, bf16>(device, form, TRAFFIC_ONLY)?);
+        cases.push(case::<f32, f32>(device, form, TRAFFIC_ONLY)?);
+    }
+    let quantised = |name, scale| Form {
+        name,
+        op: Norm {
+            scale: Some(scale),
+            ..add.op
+        },
+        ..add
+    };
+    let row = quantised("quantised add_rms_norm, by row", Scale::PerRow);
+    cases.push(case::<bf16, F8E4M3>(device, row, TRAFFIC_ONLY)?);
+    cases.push(case::<bf16, i8>(device, row, TRAFFIC_ONLY)?);
+    let group = quantised("quantised add_rms_norm, by group", Scale::PerGroup(128));
+    cases.push(case::<bf16, F8E4M3>(device, group, TRAFFIC_ONLY)?);
+    cases.push(qk_norm(device)?);
     Ok(())
 }
 
-fn rms_norm<T: Float>(device: &Device) -> Result<Case<'static>> {
-    let x = device.filled::<T>(ROWS * WIDTH, 0.5)?;
+fn case<T: Float, O: Element>(device: &Device, form: Form, bars: Bars) -> Result<Case<'static>> {
+    let shape = [ROWS, WIDTH];
+    let elements = ROWS * WIDTH;
+    let x = device.filled::<T>(elements, 0.5)?;
+    let gate = device.filled::<T>(elements, 0.5)?;
+    let mut residual = device.filled::<T>(elements, 0.5)?;
     let weight = device.filled::<T>(WIDTH, 0.5)?;
-    let mut out = device.filled::<T>(ROWS * WIDTH, 0.0)?;
-    let op = RmsNorm {
+    let mut out = device.filled::<O>(elements, 0.0)?;
+    let groups = match form.op.scale {
+        Some(Scale::PerRow) => 1,
+        Some(Scale::PerGroup(size)) => WIDTH / size,
+        _ => 0,
+    };
+    let mut scales = device.filled::<f32>((ROWS * groups).max(1), 0.0)?;
+    let extra = |given: bool| usize::from(given);
+    let read = 1 + extra(form.gate) + extra(form.residual);
+    let vectors = 1 + extra(form.bias) + extra(form.post);
+    // Every row reads the weights again, from L2. A scale for a row fills a sector.
+    let bytes = elements * (read + vectors + extra(form.residual)) * size_of::<T>()
+        + elements * size_of::<O>()
+        + ROWS * if groups == 1 { 32 } else { groups * 4 };
+    Ok(Case {
+        name: format!("{} {} to {} width {WIDTH}", form.name, T::DTYPE, O::DTYPE),
+        needed: Needed { bytes, flops: 0 },
+        bars,
+        launch: Box::new(move |device| {
+            let (x, gate) = (view(&x, shape)?, view(&gate, shape)?);
+            let weight = view(&weight, [WIDTH])?;
+            let mut residual = view_mut(&mut residual, shape)?;
+            let mut out = view_mut(&mut out, shape)?;
+            let rows = InOut::Apart {
+                input: &x,
+                output: &mut out,
+            };
+            let scales = view_mut(&mut scales, [ROWS, groups])?;
+            let args = NormArgs {
+                bias: form.bias.then_some(&weight as _),
+                gate: form.gate.then_some(&gate as _),
+                residual: match form.residual {
+                    true => Some(InOut::InPlace(&mut residual)),
+                    false => None,
+                },
+                post: form.post.then_some(PostNorm {
+                    weight: Some(&weight),
+                }),
+                scales: (groups > 0).then_some(scales),
+                ..NormArgs::new(rows, Some(&weight))
+            };
+            Ok(device.kernels.norm(&device.stream, &form.op, args)?)
+        }),
+    })
+}
+
+fn qk_norm(device: &Device) -> Result<Case<'static>> {
+    let (tokens, q_heads, k_heads, head_dim) = (64, 16, 4, 128);
+    let (q_shape, k_shape) = ([tokens, q_heads, head_dim], [tokens, k_heads, head_dim]);
+    let elements = tokens * (q_heads + k_heads) * head_dim;
+    let mut q = device.filled::<bf16>(tokens * q_heads * head_dim, 0.5)?;
+    let mut k = device.filled::<bf16>(tokens * k_heads * head_dim, 0.5)?;
+    let weight = device.filled::<bf16>(head_dim, 0.5)?;
+    let op = Norm {
         eps: 1e-6,
-        weight: WeightForm::Plain,
+        ..Norm::default()
     };
     Ok(Case {
-        name: format!("rms_norm {} width {WIDTH}", T::DTYPE),
+        name: "qk norm bf16 head_dim 128".to_owned(),
         needed: Needed {
-            // Every block reads the weight, from L2.
-            bytes: (2 * ROWS * WIDTH + ROWS * WIDTH) * size_of::<T>(),
+            // A sector of the weight serves the 16 heads of a warp.
+            bytes: (2 * elements + elements / 16) * size_of::<bf16>(),
             flops: 0,
         },
-        bars: BARS,
+        bars: TRAFFIC_ONLY,
         launch: Box::new(move |device| {
-            let (x, weight) = (view(&x, [ROWS, WIDTH])?, view(&weight, [WIDTH])?);
-            let out = view_mut(&mut out, [ROWS, WIDTH])?;
-            Ok(device
-                .kernels
-                .rms_norm(&device.stream, &op, x, weight, out)?)
+            let weight = view(&weight, [head_dim])?;
+            let args = QkNormArgs {
+                q: InOut::InPlace(&mut view_mut(&mut q, q_shape)?),
+                k: InOut::InPlace(&mut view_mut(&mut k, k_shape)?),
+                q_weight: Some(&weight),
+                k_weight: Some(&weight),
+            };
+            Ok(device.kernels.qk_norm(&device.stream, &op, args)?)
         }),
     })
 }

@@ -1,14 +1,21 @@
-//! The RoPE family on the heads of a language model.
+//! The RoPE family on the heads of a language model: alone, and with QK-norm and the write to a paged cache.
 
-use ferroflash::{Float, Frequencies, Positions, Rope, RopeArgs, RopeStyle};
+use cudarc::driver::CudaSlice;
+use ferroflash::{
+    CacheScale, CacheWrite, Float, Heads, KvPages, NormWeights, PageLayout, Positions, QkNorm,
+    QuantisedPages, Rope, RopeArgs, RopeStyle, Slots, WeightForm,
+};
+use float8::F8E4M3;
 use half::{bf16, f16};
 
-use crate::case::{Bars, Case, Device, Needed, Result, view_mut};
+use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
 
-const TOKENS: usize = 256;
-const Q_HEADS: usize = 16;
-const K_HEADS: usize = 4;
-const HEAD_DIM: usize = 128;
+const TOKENS: usize = 1024;
+const Q: [usize; 3] = [TOKENS, 32, 128];
+const KV: [usize; 3] = [TOKENS, 8, 128];
+const PAGES: [usize; 4] = [TOKENS / 16, 16, KV[1], KV[2]];
+const Q_LEN: usize = TOKENS * Q[1] * Q[2];
+const KV_LEN: usize = TOKENS * KV[1] * KV[2];
 
 const BARS: Bars = Bars {
     traffic: 1.01,
@@ -21,39 +28,116 @@ const BARS: Bars = Bars {
 
 pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
     for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
-        cases.push(rope::<f16>(device, style)?);
-        cases.push(rope::<bf16>(device, style)?);
-        cases.push(rope::<f32>(device, style)?);
+        cases.push(alone::<f16>(device, style)?);
+        cases.push(alone::<bf16>(device, style)?);
+        cases.push(alone::<f32>(device, style)?);
+    }
+    for norm in [false, true] {
+        cases.push(cached::<f16>(device, norm, false)?);
+        cases.push(cached::<bf16>(device, norm, false)?);
+        cases.push(cached::<f32>(device, norm, false)?);
+        cases.push(cached::<bf16>(device, norm, true)?);
     }
     Ok(())
 }
 
-fn rope<T: Float>(device: &Device, style: RopeStyle) -> Result<Case<'static>> {
-    let mut q = device.filled::<T>(TOKENS * Q_HEADS * HEAD_DIM, 0.5)?;
-    let mut k = device.filled::<T>(TOKENS * K_HEADS * HEAD_DIM, 0.5)?;
+fn positions(device: &Device) -> Result<Positions> {
     let numbers: Vec<i32> = (0..TOKENS as i32).collect();
-    let positions = Positions::new(&device.stream, &numbers)?;
+    Ok(Positions::new(&device.stream, &numbers)?)
+}
+
+fn alone<T: Float>(device: &Device, style: RopeStyle) -> Result<Case<'static>> {
+    let mut q = device.filled::<T>(Q_LEN, 0.5)?;
+    let mut k = device.filled::<T>(KV_LEN, 0.5)?;
+    let positions = positions(device)?;
     let op = Rope {
         style,
-        rotary_dim: None,
-        frequencies: Frequencies::Base {
-            base: 10_000.0,
-            scale: 1.0,
-        },
+        ..Rope::default()
     };
     Ok(Case {
         name: format!("rope {} {style:?}", T::DTYPE),
         needed: Needed {
-            bytes: 2 * TOKENS * (Q_HEADS + K_HEADS) * HEAD_DIM * size_of::<T>(),
+            bytes: 2 * (Q_LEN + KV_LEN) * size_of::<T>(),
             flops: 0,
         },
         bars: BARS,
         launch: Box::new(move |device| {
+            let k = Some(view_mut(&mut k, KV)?);
+            let args = RopeArgs::new(view_mut(&mut q, Q)?, k, &positions);
+            Ok(device.kernels.rope(&device.stream, &op, args)?)
+        }),
+    })
+}
+
+fn cached<T: Float>(device: &Device, norm: bool, quantised: bool) -> Result<Case<'static>> {
+    let mut q = device.filled::<T>(Q_LEN, 0.5)?;
+    let (k, v) = (
+        device.filled::<T>(KV_LEN, 0.5)?,
+        device.filled::<T>(KV_LEN, 0.5)?,
+    );
+    let weight = device.filled::<T>(Q[2], 0.5)?;
+    let mut pages: [CudaSlice<T>; 2] = [device.filled(KV_LEN, 0.0)?, device.filled(KV_LEN, 0.0)?];
+    let mut bytes: [CudaSlice<F8E4M3>; 2] =
+        [device.filled(KV_LEN, 0.0)?, device.filled(KV_LEN, 0.0)?];
+    let positions = positions(device)?;
+    let order: Vec<_> = (0..TOKENS).map(|token| Some(token * 7 % TOKENS)).collect();
+    let slots = Slots::new(&device.stream, &order)?;
+    let op = Rope {
+        norm: norm.then_some(QkNorm {
+            eps: 1e-6,
+            weight: WeightForm::Plain,
+        }),
+        ..Rope::default()
+    };
+    let stored = if quantised { 1 } else { size_of::<T>() };
+    let what = if norm {
+        "rope, qk-norm, cache write"
+    } else {
+        "rope, cache write"
+    };
+    Ok(Case {
+        name: format!(
+            "{what} {}{}",
+            T::DTYPE,
+            if quantised { " to e4m3" } else { "" }
+        ),
+        needed: Needed {
+            bytes: (2 * Q_LEN + 2 * KV_LEN) * size_of::<T>() + 2 * KV_LEN * stored,
+            flops: 0,
+        },
+        bars: BARS,
+        launch: Box::new(move |device| {
+            let [k_pages, v_pages] = &mut pages;
+            let [k_bytes, v_bytes] = &mut bytes;
+            let pages = match quantised {
+                false => KvPages::Same {
+                    k: view_mut(k_pages, PAGES)?,
+                    v: view_mut(v_pages, PAGES)?,
+                },
+                true => KvPages::E4M3(QuantisedPages {
+                    k: view_mut(k_bytes, PAGES)?,
+                    v: view_mut(v_bytes, PAGES)?,
+                    k_scale: CacheScale::Tensor(0.5),
+                    v_scale: CacheScale::Tensor(0.5),
+                }),
+            };
+            let weights = match op.norm {
+                Some(_) => Some(NormWeights {
+                    q: Some(view(&weight, [Q[2]])?),
+                    k: Some(view(&weight, [Q[2]])?),
+                }),
+                None => None,
+            };
             let args = RopeArgs {
-                q: view_mut(&mut q, [TOKENS, Q_HEADS, HEAD_DIM])?,
-                k: Some(view_mut(&mut k, [TOKENS, K_HEADS, HEAD_DIM])?),
-                positions: &positions,
-                table: None,
+                k: Some(Heads::ToCache(view(&k, KV)?)),
+                weights,
+                cache: Some(CacheWrite {
+                    v: view(&v, KV)?,
+                    pages,
+                    layout: PageLayout::Nhd,
+                    slots: &slots,
+                }),
+                ..RopeArgs::new(view_mut(&mut q, Q)?, None, &positions)
             };
             Ok(device.kernels.rope(&device.stream, &op, args)?)
         }),

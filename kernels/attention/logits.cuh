@@ -50,31 +50,37 @@ public:
     }
 
     __device__ __forceinline__ float shape(const fflash_prefill_params &params, float product, int key) const {
-        if (!sees(params.mask, key)) return -INFINITY;
+        if (!is_between(key)) return -INFINITY;
+        if (params.mask.bits != nullptr && !(bits(key) >> key % 8 & 1)) return -INFINITY;
+        if (params.mask.blocks != nullptr && !sees_block(divide(key, params.mask.block_k))) return -INFINITY;
         float logit = scale_and_cap(params.logits, product);
-        if (params.logits.alibi_slopes != nullptr) logit = fmaf(-slope_, fabsf(float(position_ - key)), logit);
+        if (params.logits.alibi_slopes != nullptr) logit = lean(logit, key);
         if (params.logits.bias != nullptr) logit += bias(params.logits, key);
         return logit;
     }
 
-    __device__ __forceinline__ bool sees(const fflash_mask &mask, int key) const {
-        bool seen = key < end_ && (key >= first_ || key < sinks_end_);
-        if (mask.bits != nullptr && seen) seen = bits_[key / 8] >> key % 8 & 1;
-        if (mask.blocks != nullptr && seen) {
-            const int block = divide(key, mask.block_k);
-            seen = blocks_[block / 32] >> block % 32 & 1;
-        }
-        return seen;
+    /* Whether window, chunk, prefix and sink tokens let the row see a key. Other keys may not exist. */
+    __device__ __forceinline__ bool is_between(int key) const { return key < end_ && (key >= first_ || key < sinks_end_); }
+
+    /* The bits of the keys key / 8 * 8 to + 7, of which one is between. */
+    __device__ __forceinline__ uint32_t bits(int key) const { return bits_[key / 8]; }
+
+    __device__ __forceinline__ bool sees_block(int block) const { return blocks_[block / 32] >> block % 32 & 1; }
+
+    /* ALiBi. */
+    __device__ __forceinline__ float lean(float logit, int key) const {
+        return fmaf(-slope_, fabsf(float(position_ - key)), logit);
     }
 
-private:
+    /* Of a key that is between. */
     __device__ __forceinline__ float bias(const fflash_logits &logits, int key) const {
         const int64_t index = bias_index_ + key * logits.bias_key_stride;
         if (logits.bias_dtype == FFLASH_DTYPE_F32) return static_cast<const float *>(bias_)[index];
-        if (logits.bias_dtype == FFLASH_DTYPE_F16) return to_f32(static_cast<const F16 *>(bias_)[index]);
-        return to_f32(static_cast<const Bf16 *>(bias_)[index]);
+        const uint16_t bits = static_cast<const uint16_t *>(bias_)[index];
+        return logits.bias_dtype == FFLASH_DTYPE_F16 ? to_f32(F16{bits}) : to_f32(Bf16{bits});
     }
 
+private:
     int position_; /* the key that the query stands at */
     int first_;
     int end_;

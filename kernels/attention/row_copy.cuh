@@ -30,6 +30,66 @@ __device__ __forceinline__ void copy_chunk(char *to, const void *tensor, int64_t
                                                 pack_f32<T>(high.x, high.y), pack_f32<T>(high.z, high.w));
 }
 
+/* Columns that steps of `unit` read: what lies past head_dim is zero. */
+__device__ __forceinline__ int padded(int head_dim, int unit) { return (head_dim + unit - 1) / unit * unit; }
+
+/* How the threads of a CTA split a tile: so many to a row, each with every so manieth chunk. */
+template <class Tile>
+constexpr int kRowCopyThreads = Tile::kChunks < 16 ? Tile::kChunks : 16;
+
+/* Copies the chunks of one row that this thread has. */
+template <class Tile, class T>
+__device__ __forceinline__ void copy_row(char *tile, int row, const void *tensor, int64_t index, int head_dim, int unit,
+                                         bool exists, bool is_f32) {
+    const int chunks = padded(head_dim, unit) / kChunkElements;
+    for (int chunk = threadIdx.x % kRowCopyThreads<Tile>; chunk < chunks; chunk += kRowCopyThreads<Tile>)
+        copy_chunk<T>(tile + Tile::offset(row, chunk), tensor, index + chunk * kChunkElements,
+                      exists && chunk * kChunkElements < head_dim, is_f32);
+}
+
+/* Starts the copy of the rows [block.row_first, row_end) of Q, zeros up to a multiple of `unit` columns and for other rows. */
+template <class Tile, class T, int kThreads>
+__device__ __forceinline__ void copy_queries(char *tile, const fflash_prefill_params &params, const Request &request,
+                                             const PrefillBlock &block, int row_end, int unit) {
+    constexpr int kRowsPerPass = kThreads / kRowCopyThreads<Tile>;
+    for (int tile_row = threadIdx.x / kRowCopyThreads<Tile>; tile_row < Tile::kRows; tile_row += kRowsPerPass) {
+        const int row = block.row_first + tile_row;
+        const bool exists = row < row_end;
+        const int64_t index = exists ? row_index(params.q_strides, request, QueryRow(params, block, row)) : 0;
+        copy_row<Tile, T>(tile, tile_row, params.q, index, params.head_dim, unit, exists, params.is_f32);
+    }
+}
+
+/* Starts the copy of the keys from `key` on, of K or V; those that no row wants are zero. */
+template <class Tile, class T, int kThreads, class Walk>
+__device__ __forceinline__ void copy_keys(char *tile, const void *tensor, const fflash_strides4 &strides,
+                                          const fflash_prefill_params &params, const Request &request, int kv_head,
+                                          const Walk &walk, int key, int head_dim, int unit) {
+    constexpr int kRowsPerPass = kThreads / kRowCopyThreads<Tile>;
+#pragma unroll
+    for (int pass = 0; pass < Tile::kRows / kRowsPerPass; ++pass) {
+        const int row = pass * kRowsPerPass + threadIdx.x / kRowCopyThreads<Tile>;
+        const KeyPlace place(params.requests, request, key + row, walk.wants(key + row));
+        copy_row<Tile, T>(tile, row, tensor, place.index(strides, kv_head), head_dim, unit, place.exists, params.is_f32);
+    }
+}
+
+/* Stores the rows of O that are staged in a tile, 16 bytes at a time. */
+template <class Tile, class T, int kThreads>
+__device__ __forceinline__ void store_staged(const char *tile, const fflash_prefill_params &params, const Request &request,
+                                             const PrefillBlock &block, int row_end) {
+    constexpr int kRowsPerPass = kThreads / kRowCopyThreads<Tile>;
+    for (int tile_row = threadIdx.x / kRowCopyThreads<Tile>; tile_row < Tile::kRows; tile_row += kRowsPerPass) {
+        const int row = block.row_first + tile_row;
+        if (row >= row_end) continue;
+        T *gO = static_cast<T *>(params.o) + row_index(params.o_strides, request, QueryRow(params, block, row));
+        for (int chunk = threadIdx.x % kRowCopyThreads<Tile>; chunk * kChunkElements < params.head_dim_v;
+             chunk += kRowCopyThreads<Tile>)
+            *reinterpret_cast<uint4 *>(gO + chunk * kChunkElements) =
+                *reinterpret_cast<const uint4 *>(tile + Tile::offset(tile_row, chunk));
+    }
+}
+
 /* Starts the copy of the rows [block.row_first, row_end) of Q into the tile at shared address `tile`; the others are zero. */
 template <class Tile, class T, int kThreads>
 __device__ __forceinline__ void load_q(uint32_t tile, const fflash_prefill_params &params, const Request &request,

@@ -59,7 +59,7 @@ struct WideTraits {
     static constexpr int kSmemBytes = kSmemRows + kBlockM * 4;
     static constexpr int kRowThreads = kThreads / kBlockM;
     static_assert(kBlockN == 2 * kRowThreads, "a thread has two keys of its row");
-    static_assert(kThreads == 16 * kBlockN, "16 threads copy a key");
+    static_assert(kThreads == kRowCopyThreads<KTile> * kBlockN, "all keys are copied in one pass");
 };
 
 /* S and P in shared memory. */
@@ -96,7 +96,7 @@ public:
 
         int tile = walk.first(params_.mask);
         if (!walk.is_end(tile)) {
-            load_q(request, block, row_end);
+            copy_queries<typename Traits::QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end, 32);
             load_k(request, block, walk, tile);
             while (!walk.is_end(tile)) {
                 ptx::cp_async_wait<0>();
@@ -120,50 +120,24 @@ public:
     }
 
 private:
-    /* Columns that steps of `unit` read: what lies past head_dim is zero. */
-    __device__ __forceinline__ static int padded(int head_dim, int unit) { return (head_dim + unit - 1) / unit * unit; }
     /* Softmax: the row of this thread. */
     __device__ __forceinline__ static int thread_row() { return threadIdx.x / Traits::kRowThreads; }
     __device__ __forceinline__ static int warp() { return threadIdx.x / kWarpSize; }
 
-    /* Copies one row of a tile with the 16 threads that have the same threadIdx.x / 16. */
-    template <class Tile>
-    __device__ __forceinline__ void copy_row(int tile, int row, const void *tensor, int64_t index, int head_dim, int unit,
-                                             bool exists) {
-        const int chunks = padded(head_dim, unit) / kChunkElements;
-        for (int chunk = threadIdx.x % 16; chunk < chunks; chunk += 16)
-            copy_chunk<T>(smem_ + tile + Tile::offset(row, chunk), tensor, index + chunk * kChunkElements,
-                          exists && chunk * kChunkElements < head_dim, params_.is_f32);
-    }
-
-    __device__ __forceinline__ void load_q(const Request &request, const PrefillBlock &block, int row_end) {
-        for (int tile_row = threadIdx.x / 16; tile_row < Traits::kBlockM; tile_row += Traits::kThreads / 16) {
-            const int row = block.row_first + tile_row;
-            const bool exists = row < row_end;
-            const int64_t index = exists ? row_index(params_.q_strides, request, QueryRow(params_, block, row)) : 0;
-            copy_row<typename Traits::QTile>(Traits::kSmemQ, tile_row, params_.q, index, params_.head_dim, 32, exists);
-        }
-    }
-
     __device__ __forceinline__ void load_k(const Request &request, const PrefillBlock &block,
                                            const TileWalk<Traits::kBlockN> &walk, int tile) {
-        if (!walk.is_end(tile)) {
-            const int tile_row = threadIdx.x / 16;
-            const int key = tile * Traits::kBlockN + tile_row;
-            const KeyPlace place(params_.requests, request, key, walk.wants(key));
-            copy_row<typename Traits::KTile>(Traits::kSmemK, tile_row, params_.k, place.index(params_.k_strides, block.kv_head),
-                                             params_.head_dim, 32, place.exists);
-        }
+        if (!walk.is_end(tile))
+            copy_keys<typename Traits::KTile, T, Traits::kThreads>(smem_ + Traits::kSmemK, params_.k, params_.k_strides, params_,
+                                                                   request, block.kv_head, walk, tile * Traits::kBlockN,
+                                                                   params_.head_dim, 32);
         ptx::cp_async_commit();
     }
 
     __device__ __forceinline__ void load_v(const Request &request, const PrefillBlock &block,
                                            const TileWalk<Traits::kBlockN> &walk, int tile) {
-        const int tile_row = threadIdx.x / 16;
-        const int key = tile * Traits::kBlockN + tile_row;
-        const KeyPlace place(params_.requests, request, key, walk.wants(key));
-        copy_row<typename Traits::VTile>(Traits::kSmemV, tile_row, params_.v, place.index(params_.v_strides, block.kv_head),
-                                         params_.head_dim_v, 16, place.exists);
+        copy_keys<typename Traits::VTile, T, Traits::kThreads>(smem_ + Traits::kSmemV, params_.v, params_.v_strides, params_,
+                                                               request, block.kv_head, walk, tile * Traits::kBlockN,
+                                                               params_.head_dim_v, 16);
         ptx::cp_async_commit();
     }
 
@@ -270,7 +244,7 @@ private:
         } else {
             stage_o();
             __syncthreads();
-            store_staged(request, block, row_end);
+            store_staged<typename Traits::QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end);
         }
     }
 
@@ -305,18 +279,6 @@ private:
                     *reinterpret_cast<uint32_t *>(smem_ + Traits::kSmemQ + Traits::QTile::offset(row, chunk) + lane_col(threadIdx.x) * 2) =
                         pack_f32<T>(acc_o_[m][n][half * 2], acc_o_[m][n][half * 2 + 1]);
                 }
-    }
-
-    /* 16 threads to a row, 16 bytes each. */
-    __device__ __forceinline__ void store_staged(const Request &request, const PrefillBlock &block, int row_end) {
-        for (int tile_row = threadIdx.x / 16; tile_row < Traits::kBlockM; tile_row += Traits::kThreads / 16) {
-            const int row = block.row_first + tile_row;
-            if (row >= row_end) continue;
-            T *gO = static_cast<T *>(params_.o) + row_index(params_.o_strides, request, QueryRow(params_, block, row));
-            for (int chunk = threadIdx.x % 16; chunk * kChunkElements < params_.head_dim_v; chunk += 16)
-                *reinterpret_cast<uint4 *>(gO + chunk * kChunkElements) =
-                    *reinterpret_cast<const uint4 *>(smem_ + Traits::kSmemQ + Traits::QTile::offset(tile_row, chunk));
-        }
     }
 
     /* The first column of this warp's square. */

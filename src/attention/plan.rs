@@ -3,7 +3,7 @@
 use super::call::Problem;
 use super::mask::Mask;
 use super::support::{KvStorage, OptionSet, PrefillDesc};
-use super::tiles::{self, WIDE};
+use super::tiles::{self, GENERAL, WIDE, general_shared_bytes};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::launch::Geometry;
@@ -15,24 +15,21 @@ const MAX_ROWS: u64 = 1 << 29;
 
 /// The kernel that serves `desc`, which is supported.
 pub(super) fn kind(desc: &PrefillDesc) -> PrefillKind {
-    let narrow = PREFILL_HEAD_DIMS
-        .iter()
-        .find(|&&compiled| desc.head_dim <= compiled);
-    let plain_logits = OptionSet {
-        sinks: false,
-        ..desc.options
-    } == OptionSet::default();
-    match narrow {
-        Some(&head_dim)
-            if desc.dtype != DType::F32
-                && desc.head_dim_v == desc.head_dim
-                && desc.storage != KvStorage::Paged
-                && desc.op.sink_tokens == 0
-                && plain_logits =>
-        {
-            PrefillKind::Narrow { head_dim }
-        }
-        _ => PrefillKind::Wide,
+    let largest = desc.head_dim.max(desc.head_dim_v);
+    let compiled = PREFILL_HEAD_DIMS.iter().find(|&&dim| largest <= dim);
+    let Some(&head_dim) = compiled else {
+        return PrefillKind::Wide;
+    };
+    let sinks_alone = OptionSet {
+        sinks: desc.options.sinks,
+        ..OptionSet::default()
+    };
+    let costs_nothing = desc.options == sinks_alone && desc.op.sink_tokens == 0;
+    let in_rows = desc.storage != KvStorage::Paged && desc.dtype != DType::F32;
+    if costs_nothing && in_rows && desc.head_dim == desc.head_dim_v {
+        PrefillKind::Narrow { head_dim }
+    } else {
+        PrefillKind::General { head_dim }
     }
 }
 
@@ -107,6 +104,10 @@ pub(crate) fn shared_bytes(kind: PrefillKind) -> u32 {
 pub(super) fn tile_of(kind: PrefillKind) -> (u64, u32, u32) {
     let narrow = match kind {
         PrefillKind::Narrow { head_dim } => tiles::tile(head_dim),
+        PrefillKind::General { head_dim } => {
+            let (block_m, warps) = GENERAL;
+            return (block_m.into(), warps, general_shared_bytes(head_dim));
+        }
         PrefillKind::Wide => None,
     };
     match narrow {
