@@ -12,6 +12,7 @@ pub mod norm;
 pub mod operand;
 pub mod reference;
 pub mod rope;
+pub mod support;
 pub mod tensor;
 mod variant;
 
