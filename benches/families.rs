@@ -10,8 +10,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use ferroflash::{
-    Frequencies, Kernels, Mask, Positions, Prefill, PrefillArgs, PrefillOptions, RmsNorm, Rope,
-    RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
+    Kernels, Mask, Positions, Prefill, PrefillArgs, PrefillOptions, RmsNorm, Rope, RopeArgs,
+    TensorView, TensorViewMut, WeightForm,
 };
 use half::f16;
 
@@ -174,15 +174,7 @@ fn rope(criterion: &mut Criterion, bench: &Bench) {
     let mut k = bench.ones(tokens * k_heads * head_dim);
     let numbers: Vec<i32> = (0..tokens as i32).collect();
     let positions = Positions::new(&bench.stream, &numbers).expect("valid positions");
-    let frequencies = Frequencies::Base {
-        base: 10_000.0,
-        scale: 1.0,
-    };
-    let op = Rope {
-        style: RopeStyle::HalfSplit,
-        rotary_dim: None,
-        frequencies,
-    };
+    let op = Rope::default();
     let mut group = criterion.benchmark_group("rope");
     let bytes = 2 * tokens * (q_heads + k_heads) * head_dim * size_of::<f16>();
     group.throughput(Throughput::Bytes(bytes as u64));
@@ -191,12 +183,11 @@ fn rope(criterion: &mut Criterion, bench: &Bench) {
         .bench_function("f16 q and k d128", |bencher| {
             bencher.iter_custom(|count| {
                 bench.time(count, || {
-                    let args = RopeArgs {
-                        q: view_mut(&mut q, [tokens, q_heads, head_dim]),
-                        k: Some(view_mut(&mut k, [tokens, k_heads, head_dim])),
-                        positions: &positions,
-                        table: None,
-                    };
+                    let args = RopeArgs::new(
+                        view_mut(&mut q, [tokens, q_heads, head_dim]),
+                        Some(view_mut(&mut k, [tokens, k_heads, head_dim])),
+                        &positions,
+                    );
                     bench
                         .kernels
                         .rope(&bench.stream, &op, args)

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 use ferroflash::reference::{self, Angles, Exact, HostTensor, Rounded};
 use ferroflash::{
-    Float, Frequencies, Kernels, Layout, Mask, Positions, Prefill, PrefillArgs, PrefillOptions,
-    RmsNorm, Rope, RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
+    CacheWrite, Float, Heads, Kernels, KvPages, Layout, Mask, NormWeights, PageLayout, Positions,
+    Prefill, PrefillArgs, PrefillOptions, QkNorm, RmsNorm, Rope, RopeArgs, Slots, TensorView,
+    TensorViewMut, WeightForm,
 };
 use half::{bf16, f16};
 use rand::rngs::StdRng;
@@ -18,6 +19,7 @@ use rand_distr::StandardNormal;
 const TOKENS: usize = 160;
 const Q_HEADS: usize = 4;
 const KV_HEADS: usize = 2;
+const PAGE_SIZE: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let device = cusim::Device::from_env("FERROFLASH_DEVICE")?;
@@ -26,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stream = context.new_stream()?;
     let kernels = Kernels::load(&context)?;
 
-    println!("{:<34} {:>12} {:>12}", "kernel", "worst error", "allowed");
+    println!("{:<42} {:>12} {:>12}", "kernel", "worst error", "allowed");
     let example = Example { stream, kernels };
     for head_dim in [64, 128, 256] {
         example.layer::<f16>(head_dim)?;
@@ -53,7 +55,8 @@ struct Example {
 }
 
 impl Example {
-    /// QK-norm, RoPE and causal attention, each compared with the reference on its own inputs.
+    /// A step of a transformer layer: RMSNorm, then QK-norm, RoPE and the write to a paged cache in one launch, then causal
+    /// attention on the cache; each compared with the reference on its own inputs.
     fn layer<T: Float>(&self, head_dim: usize) -> Result<(), Box<dyn Error>> {
         let mut rng = StdRng::seed_from_u64(head_dim as u64);
         let mut normal = |len: usize| -> Vec<T> {
@@ -61,15 +64,12 @@ impl Example {
                 .map(|_| T::from_f64(rng.sample(StandardNormal)))
                 .collect()
         };
-        let q = normal(TOKENS * Q_HEADS * head_dim);
+        let weight = normal(head_dim);
+        let q = self.norm(&normal(TOKENS * Q_HEADS * head_dim), &weight)?;
         let k = normal(TOKENS * KV_HEADS * head_dim);
         let v = normal(TOKENS * KV_HEADS * head_dim);
-        let weight = normal(head_dim);
-
-        let q = self.norm(&q, &weight)?;
-        let k = self.norm(&k, &weight)?;
-        let (q, k) = self.rope(&q, &k, head_dim)?;
-        self.attention(&q, &k, &v, head_dim)
+        let (q, k_pages, v_pages) = self.norm_rope_and_cache(&q, &k, &v, &weight)?;
+        self.attention(&q, &k_pages, &v_pages, head_dim)
     }
 
     fn norm<T: Float>(&self, x: &[T], weight: &[T]) -> Result<Vec<T>, Box<dyn Error>> {
@@ -97,50 +97,83 @@ impl Example {
         Ok(out)
     }
 
-    fn rope<T: Float>(
+    /// Gives q, and the pages of k and v. The pages follow one another, so that they are row-major k and v too.
+    fn norm_rope_and_cache<T: Float>(
         &self,
         q: &[T],
         k: &[T],
-        head_dim: usize,
-    ) -> Result<(Vec<T>, Vec<T>), Box<dyn Error>> {
+        v: &[T],
+        weight: &[T],
+    ) -> Result<(Vec<T>, Vec<T>, Vec<T>), Box<dyn Error>> {
+        let head_dim = weight.len();
         let op = Rope {
-            style: RopeStyle::HalfSplit,
-            rotary_dim: None,
-            frequencies: Frequencies::Base {
-                base: 10_000.0,
-                scale: 1.0,
-            },
+            norm: Some(QkNorm {
+                eps: 1e-6,
+                weight: WeightForm::Plain,
+            }),
+            ..Rope::default()
         };
-        // A context that continues at position 1,000,000.
-        let numbers: Vec<i32> = (1_000_000..).take(TOKENS).collect();
-        let positions = Positions::new(&self.stream, &numbers)?;
-        let mut q_data = self.stream.clone_htod(q)?;
-        let mut k_data = self.stream.clone_htod(k)?;
+        // A context that continues at position 1,000,000, and its place in the cache.
+        let positions = Positions::range(1_000_000, TOKENS)?;
+        let slots = Slots::new(&self.stream, &(0..TOKENS).map(Some).collect::<Vec<_>>())?;
+        let pages = [TOKENS / PAGE_SIZE, PAGE_SIZE, KV_HEADS, head_dim];
         let (q_shape, k_shape) = ([TOKENS, Q_HEADS, head_dim], [TOKENS, KV_HEADS, head_dim]);
+        let mut q_data = self.stream.clone_htod(q)?;
+        let (k_data, v_data) = (self.stream.clone_htod(k)?, self.stream.clone_htod(v)?);
+        let mut k_pages = self.stream.alloc_zeros::<T>(k.len())?;
+        let mut v_pages = self.stream.alloc_zeros::<T>(v.len())?;
+        let weights = self.stream.clone_htod(weight)?;
         let args = RopeArgs {
-            q: TensorViewMut::contiguous(q_data.as_view_mut(), q_shape)?,
-            k: Some(TensorViewMut::contiguous(k_data.as_view_mut(), k_shape)?),
-            positions: &positions,
-            table: None,
+            k: Some(Heads::ToCache(TensorView::contiguous(
+                k_data.as_view(),
+                k_shape,
+            )?)),
+            weights: Some(NormWeights {
+                q: Some(TensorView::contiguous(weights.as_view(), [head_dim])?),
+                k: Some(TensorView::contiguous(weights.as_view(), [head_dim])?),
+            }),
+            cache: Some(CacheWrite {
+                v: TensorView::contiguous(v_data.as_view(), k_shape)?,
+                pages: KvPages::Same {
+                    k: TensorViewMut::contiguous(k_pages.as_view_mut(), pages)?,
+                    v: TensorViewMut::contiguous(v_pages.as_view_mut(), pages)?,
+                },
+                layout: PageLayout::Nhd,
+                slots: &slots,
+            }),
+            ..RopeArgs::new(
+                TensorViewMut::contiguous(q_data.as_view_mut(), q_shape)?,
+                None,
+                &positions,
+            )
         };
         self.kernels.rope(&self.stream, &op, args)?;
-        let (q_out, k_out) = (
-            self.stream.clone_dtoh(&q_data)?,
-            self.stream.clone_dtoh(&k_data)?,
-        );
+        let q_out = self.stream.clone_dtoh(&q_data)?;
+        let k_out = self.stream.clone_dtoh(&k_pages)?;
+        let v_out = self.stream.clone_dtoh(&v_pages)?;
 
+        let numbers: Vec<f64> = (0..TOKENS)
+            .map(|token| (1_000_000 + token) as f64)
+            .collect();
         let angles = Angles {
             positions: &numbers,
             table: None,
         };
+        let weight = HostTensor::new(weight, Layout::contiguous([head_dim]))?;
         for (name, x, shape, out) in [("q", q, q_shape, &q_out), ("k", k, k_shape, &k_out)] {
             let x = HostTensor::new(x, Layout::contiguous(shape))?;
-            let exact = reference::rope::<Exact, T>(&op, &x, &angles);
-            let yardstick = reference::rope::<Rounded<T>, T>(&op, &x, &angles);
-            let name = format!("rope {} {name} head_dim {head_dim}", T::DTYPE);
+            let exact = reference::rope::<Exact, T>(&op, &x, &angles, Some(&weight));
+            let yardstick = reference::rope::<Rounded<T>, T>(&op, &x, &angles, Some(&weight));
+            let name = format!(
+                "norm + rope + cache {} {name} head_dim {head_dim}",
+                T::DTYPE
+            );
             report(&name, out, exact.data(), yardstick.data())?;
         }
-        Ok((q_out, k_out))
+        if v_out != v {
+            return Err("the cache holds other values than were written".into());
+        }
+        Ok((q_out, k_out, v_out))
     }
 
     fn attention<T: Float>(
@@ -193,6 +226,6 @@ fn report<T: Float>(
     let out: Vec<f64> = out.iter().map(|x| x.to_f64()).collect();
     let worst = reference::check(&out, exact, yardstick)?;
     let allowed = reference::error_bound(exact, yardstick);
-    println!("{name:<34} {worst:>12.2e} {allowed:>12.2e}");
+    println!("{name:<42} {worst:>12.2e} {allowed:>12.2e}");
     Ok(())
 }

@@ -139,41 +139,199 @@ typedef struct fflash_prefill_params {
     fflash_divisor pack;
 } fflash_prefill_params;
 
-/* fflash_rms_norm_*: out[r, c] = x[r, c] / sqrt(mean_c(x[r, c]^2) + eps) * (weight_offset + weight[c]). */
-typedef struct fflash_rms_norm_params {
-    const void *x;             /* [rows, width] */
-    const void *weight;        /* [width] */
-    void *out;                 /* [rows, width]; may be x with the same stride */
-    int64_t x_row_stride;
-    int64_t out_row_stride;
-    int64_t rows;
-    int32_t width;
-    float eps;
-    float weight_offset;       /* 0: plain; 1: Gemma */
-} fflash_rms_norm_params;
+/* Element types of tensors whose type the entry point's symbol does not name. */
+#define FFLASH_DTYPE_F16 0
+#define FFLASH_DTYPE_BF16 1
+#define FFLASH_DTYPE_F32 2
+#define FFLASH_DTYPE_E4M3 3
+#define FFLASH_DTYPE_E5M2 4
+#define FFLASH_DTYPE_I8 5
+
+/* Bits of fflash_norm_params.flags. */
+#define FFLASH_NORM_CENTRE 1    /* LayerNorm: the mean is subtracted first */
+#define FFLASH_NORM_ONE_PLUS 2  /* weights count as 1 + w */
+#define FFLASH_NORM_LLAMA 4     /* what is normalised is rounded before it is multiplied by the weight */
+#define FFLASH_NORM_POST 8      /* x is normalised with post_weight before the residual is added */
+
+/* One tensor of rows [tokens, heads, width] that fflash_norm_* and fflash_rms_norm_* normalise. */
+typedef struct fflash_norm_part {
+    const void *x;             /* [tokens, heads, width] */
+    const void *weight;        /* [width]; null: none */
+    void *out;                 /* [tokens, heads, width]; may be x with the same strides */
+    fflash_strides3 x_strides;
+    fflash_strides3 out_strides;
+    int64_t rows;              /* tokens * heads */
+    int32_t heads;
+} fflash_norm_part;
 
 /*
- * fflash_rope_*: rotates the first rotary_dim elements of every head of q and k in place.
+ * fflash_rms_norm_*, fflash_add_rms_norm_*, fflash_norm_*: for every row
+ *   h = x, or round(norm(x) * post_weight) with FFLASH_NORM_POST; then h = round(h + residual)
+ *   out = norm(h) * weight + bias, times gate * sigmoid(gate); divided by a scale where out is quantised
+ *   norm(v) = v / sqrt(mean(v^2) + eps), with FFLASH_NORM_CENTRE of v - mean(v); means of the first stat_width columns
+ * The second part (k beside q) has the blocks from first_block on; residual, gate and scales go with the first alone.
+ */
+typedef struct fflash_norm_params {
+    fflash_norm_part parts[2];
+    const void *residual;      /* [rows, width]; null: none */
+    void *residual_out;        /* [rows, width]: h; may be residual with the same stride */
+    const void *post_weight;   /* [width]; null: none */
+    const void *bias;          /* [width]; null: none */
+    const void *gate;          /* [rows, width]; null: none */
+    float *scales;             /* [rows, groups]: where group is not 0 */
+    int64_t residual_row_stride;
+    int64_t residual_out_row_stride;
+    int64_t gate_row_stride;
+    int64_t scales_row_stride;
+    int64_t scales_group_stride;
+    uint32_t first_block;
+    int32_t width;
+    int32_t stat_width;
+    int32_t group;             /* columns that share a scale, `width`: all; 0: inverse_scale counts, or nothing is quantised */
+    int32_t flags;
+    int32_t x_dtype;
+    int32_t residual_dtype;
+    int32_t weight_dtype;
+    int32_t post_weight_dtype;
+    int32_t bias_dtype;
+    int32_t gate_dtype;
+    int32_t out_dtype;
+    float eps;
+    float inverse_scale;       /* 1 / the scale, where it is given */
+} fflash_norm_params;
+
+/*
+ * fflash_norm_backward_*: for y = x * r * w with r = 1 / sqrt(mean(x^2) + eps) and w = weight or 1 + weight
+ *   dx = (g - x * r * mean(g * x * r)) * r + dh with g = dy * w;  partials[p, c] = sum of dy * x * r over the rows of p
+ * fflash_norm_backward_weight: dw[c] = sum of partials[p, c] over p, in this order.
+ */
+typedef struct fflash_norm_backward_params {
+    const void *x;             /* [rows, width] */
+    const void *dy;            /* [rows, width] */
+    const void *dh;            /* [rows, width]: what else x's gradient is given; null: none */
+    const void *weight;        /* [width]; null: none */
+    void *dx;                  /* [rows, width]; may be dy or dh with the same stride */
+    float *partials;           /* [count, width]; null: no dw */
+    void *dw;                  /* [width] */
+    int64_t x_row_stride;
+    int64_t dy_row_stride;
+    int64_t dh_row_stride;
+    int64_t dx_row_stride;
+    int64_t rows;
+    int32_t count;             /* partial sums: rows p, p + count, ... are those of p */
+    int32_t width;
+    int32_t one_plus;
+    int32_t x_dtype;
+    int32_t dy_dtype;
+    int32_t dh_dtype;
+    int32_t weight_dtype;
+    int32_t dx_dtype;
+    int32_t dw_dtype;
+    float eps;
+} fflash_norm_backward_params;
+
+/* What fflash_rope_params.positions holds. */
+#define FFLASH_POSITIONS_I32 0
+#define FFLASH_POSITIONS_I64 1
+#define FFLASH_POSITIONS_F32 2
+#define FFLASH_POSITIONS_F64 3
+#define FFLASH_POSITIONS_RANGE 4
+#define FFLASH_POSITIONS_PACKED 5
+
+/* What fflash_rope_params.table and fflash_rope_table_* hold. */
+#define FFLASH_TABLE_F32 0
+#define FFLASH_TABLE_F16 1
+#define FFLASH_TABLE_BF16 2
+
+/* What the pages of a cache hold: the type of the heads, or FP8. */
+#define FFLASH_PAGES_SAME 0
+#define FFLASH_PAGES_E4M3 1
+#define FFLASH_PAGES_E5M2 2
+
+/* Bits of an entry of fflash_rope_params.faults below the token. */
+#define FFLASH_FAULT_POSITION 0
+#define FFLASH_FAULT_SLOT 1
+
+/* One of the tensors whose heads fflash_rope_* visits. */
+typedef struct fflash_rope_heads {
+    const void *x;             /* [tokens, heads, head_dim] */
+    void *out;                 /* [tokens, heads, head_dim]; may be x with the same strides; null: only the cache is written */
+    const void *weight;        /* [head_dim], of the norm; null: ones */
+    fflash_strides3 x_strides;
+    fflash_strides3 out_strides;
+    int32_t heads;
+    int32_t threads;           /* in y, over the grid, that visit them; 0 exactly when there are no heads */
+} fflash_rope_heads;
+
+/* The pages of a cache for k or v. */
+typedef struct fflash_rope_pages {
+    void *pages;               /* [num_pages, page_size, heads, head_dim] of cache_type */
+    const float *scales;       /* [heads]: what is stored times the scale is the value; null: inverse_scale serves all */
+    int64_t page_stride;
+    int64_t token_stride;
+    int64_t head_stride;
+    int64_t scale_stride;
+    float inverse_scale;       /* 1 / scale */
+    float reserved;
+} fflash_rope_pages;
+
+/*
+ * fflash_rope_*: rotates the elements [rotary_offset, rotary_offset + 2 * rotary_pairs) of every head of q and k.
+ * fflash_rope_fused_*: besides, before it, the RMSNorm of every head, and after it writing k and v to a paged cache.
  *
- * Pair p of rotary_pairs turns by angle(position, p): with `table` null that is
- * position * turns[p] / 2^64 of a full turn, the product taken modulo 2^64 (so the fraction of a turn
- * is exact however large the position); otherwise cos and sin are read from the table.
+ * Pair p turns by angle(position of axis(p), p): with `table` null that is position * turns[p] / 2^64 of a full turn, the
+ * product taken modulo 2^64 (so the fraction of a turn is exact however large the position); otherwise cos and sin are
+ * read from the table.
  */
 typedef struct fflash_rope_params {
-    void *q;                   /* [tokens, q_heads, head_dim] */
-    void *k;                   /* [tokens, k_heads, head_dim]; null when k_heads is 0 */
-    const int32_t *positions;  /* [tokens], non-negative */
-    const float *table;        /* [table positions, 2, rotary_pairs]: cos, then sin; null: use turns */
-    fflash_strides3 q_strides;
-    fflash_strides3 k_strides;
+    fflash_rope_heads heads[3]; /* q, k, v; v is only written to the cache */
+    fflash_rope_pages pages[2]; /* of k, of v */
+    const int64_t *slots;      /* [tokens]: page * page_size + token of the page; -1: not written; null: no cache */
+    const void *positions;     /* [axes, tokens]; RANGE: null; PACKED: i64 [sequences + 1] first tokens, [sequences] offsets */
+    const void *table;         /* [table positions, 2, rotary_pairs]: cos, then sin; null: use turns */
+    uint64_t *faults;          /* receives the least token << 1 | FFLASH_FAULT_* that is refused; null where nothing is checked */
+    int64_t tokens;
+    int64_t first_position;    /* RANGE: of token 0 */
+    int64_t position_limit;    /* checked positions are in 0..limit, real ones in -limit..limit */
+    int64_t num_slots;         /* checked slots are below */
     int64_t table_position_stride;
     int64_t table_part_stride; /* from a position's cos to its sin */
-    int64_t tokens;
-    int32_t q_heads;
-    int32_t k_heads;
+    int32_t page_size;
+    int32_t sequences;
+    int32_t axes;              /* of positions */
+    int32_t position_type;
+    int32_t table_type;
+    int32_t cache_type;
+    int32_t check_positions;
+    int32_t check_slots;
+    int32_t head_dim;
+    int32_t rotary_offset;
     int32_t rotary_pairs;      /* rotary_dim / 2, at most FFLASH_MAX_ROTARY_PAIRS */
     int32_t interleaved;       /* 1: pairs (2p, 2p + 1), GPT-J; 0: pairs (p, p + rotary_pairs), NeoX */
+    int32_t columns;           /* pairs of chunks of a head that are moved */
+    int32_t lots;              /* of heads that a thread visits, where all threads must go along */
+    int32_t angle_region;      /* floats of shared memory between the halves of a token's cosines; see rope/angles.cuh */
+    int32_t normalise;
+    float cos_factor;
+    float sin_factor;          /* -cos_factor for the inverse rotation */
+    float eps;
+    float weight_offset;       /* 0: plain; 1: Gemma */
+    float inverse_head_dim;
+    float reserved;
+    uint32_t axis_of_pair[FFLASH_MAX_ROTARY_PAIRS / 16]; /* two bits a pair, from the lowest */
     uint64_t turns[FFLASH_MAX_ROTARY_PAIRS]; /* turns per position, 0.64 fixed point */
 } fflash_rope_params;
+
+/* fflash_rope_table_*: cosines and sines of positions first..first + positions. */
+typedef struct fflash_rope_table_params {
+    void *table;               /* [positions, 2, rotary_pairs]: cos, then sin */
+    int64_t position_stride;
+    int64_t part_stride;
+    int64_t first_position;
+    int64_t positions;
+    int32_t rotary_pairs;
+    float factor;
+    uint64_t turns[FFLASH_MAX_ROTARY_PAIRS]; /* as in fflash_rope_params */
+} fflash_rope_table_params;
 
 #endif /* FFLASH_PARAMS_H */

@@ -4,6 +4,7 @@ use cudarc::driver::DriverError;
 use thiserror::Error;
 
 use crate::dtype::DType;
+use crate::metadata::Number;
 
 /// Why an operation was refused. Nothing was launched and no operand was touched.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -68,6 +69,26 @@ pub enum Error {
         operand: &'static str,
     },
 
+    /// An operand is of another element type than those it goes with.
+    #[error("{operand}: the element type is {found}, expected {expected}")]
+    DTypeMismatch {
+        /// The operand.
+        operand: &'static str,
+        /// What the other operands imply.
+        expected: DType,
+        /// What the operand has.
+        found: DType,
+    },
+
+    /// An operand is missing, or given where nothing would use it.
+    #[error("{operand} {requirement}")]
+    OperandMismatch {
+        /// The operand.
+        operand: &'static str,
+        /// When it must be given.
+        requirement: &'static str,
+    },
+
     /// A scalar option has a value without meaning.
     #[error("{name} = {value}: {requirement}")]
     InvalidOption {
@@ -92,15 +113,56 @@ pub enum Error {
         limit: usize,
     },
 
-    /// A position is negative, or past the end of the cos/sin table.
+    /// A workspace has fewer elements than the operation needs.
+    #[error("{operand}: {found} elements, {needed} are needed")]
+    TooSmall {
+        /// The operand.
+        operand: &'static str,
+        /// Its elements.
+        found: usize,
+        /// How many are needed.
+        needed: usize,
+    },
+
+    /// A position is negative, past the end of the cos/sin table, or larger than angles are exact for. Real positions
+    /// may be as far below 0 as above.
     #[error("positions[{index}] = {position} is outside 0..{limit}")]
     PositionOutOfRange {
         /// Index into the positions.
         index: usize,
         /// The position.
-        position: i64,
+        position: Number,
         /// One past the largest allowed position.
         limit: usize,
+    },
+
+    /// A slot is past the end of the cache, or another token's too.
+    #[error("slots[{index}] = {slot}: {requirement}")]
+    InvalidSlot {
+        /// Index into the slots.
+        index: usize,
+        /// The slot.
+        slot: usize,
+        /// What it must be.
+        requirement: &'static str,
+    },
+
+    /// An operand is missing that the operation as described needs.
+    #[error("{operand} must be given: {option}")]
+    OperandMissing {
+        /// The operand.
+        operand: &'static str,
+        /// What needs it.
+        option: &'static str,
+    },
+
+    /// An operand is given that the operation as described has no use for.
+    #[error("{operand} must not be given: {option}")]
+    OperandUnused {
+        /// The operand.
+        operand: &'static str,
+        /// Why it is of no use.
+        option: &'static str,
     },
 
     /// Cumulative lengths do not start at 0, decrease, or pass what the kernels count with.
@@ -155,16 +217,7 @@ pub enum Error {
         requirement: &'static str,
     },
 
-    /// An option demands an operand that was not given, or an operand was given that no option reads.
-    #[error("{operand} must be given exactly when {option}")]
-    OperandMismatch {
-        /// The operand.
-        operand: &'static str,
-        /// What asks for it.
-        option: &'static str,
-    },
-
-    /// `Frequencies::Table` without a table, or a table with `Frequencies::Base`.
+    /// `Frequencies::Table` without a table, or a table with other frequencies.
     #[error("a cos/sin table must be given exactly when the frequencies are Frequencies::Table")]
     TableMismatch,
 
@@ -262,6 +315,61 @@ pub enum Unsupported {
         head_dim: usize,
         /// The largest supported rotary dimension.
         limit: usize,
+    },
+
+    /// The rotated part does not lie inside the head.
+    #[error(
+        "rope does not support rotary_offset {rotary_offset} with rotary_dim {rotary_dim} and head_dim {head_dim}: the rotated part must end inside the head"
+    )]
+    RotaryOffset {
+        /// Where the rotated part begins.
+        rotary_offset: usize,
+        /// Its length.
+        rotary_dim: usize,
+        /// The head dimension.
+        head_dim: usize,
+    },
+
+    /// A token has no position, or more than the kernels count with.
+    #[error("rope does not support {axes} axes, only 1 to {limit}")]
+    Axes {
+        /// Sections given.
+        axes: usize,
+        /// The most supported.
+        limit: usize,
+    },
+
+    /// The head is longer than what a block of the kernel moves whole.
+    #[error(
+        "{op} does not support head_dim {head_dim}: with these types and alignments at most {limit}"
+    )]
+    HeadTooLong {
+        /// The operation.
+        op: &'static str,
+        /// The head dimension.
+        head_dim: usize,
+        /// The longest supported head.
+        limit: usize,
+    },
+
+    /// The operation has no kernel for groups of this size.
+    #[error("groups of {size} columns are not supported, only of {supported:?}")]
+    GroupSize {
+        /// Columns of a group.
+        size: usize,
+        /// Sizes that have kernels.
+        supported: &'static [usize],
+    },
+
+    /// Two options of an operation exclude each other.
+    #[error("{op} does not support {first} with {second}")]
+    Combination {
+        /// The operation.
+        op: &'static str,
+        /// An option.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
     },
 
     /// The device is older than the kernels' oldest target.

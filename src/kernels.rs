@@ -110,8 +110,10 @@ impl std::fmt::Debug for Kernels {
 fn max_dynamic_shared(variant: Variant) -> Option<u32> {
     let bytes = match variant {
         Variant::Prefill { kind, .. } => attention::shared_bytes(kind),
-        Variant::RmsNorm { .. } => norm::MAX_SHARED_BYTES,
+        Variant::Norm(_) => norm::MAX_SHARED_BYTES,
+        Variant::NormBackward(_) => 0,
         Variant::Rope { .. } => rope::MAX_SHARED_BYTES,
+        Variant::RopeTable { .. } => 0,
     };
     (bytes > 48 * 1024).then_some(bytes)
 }

@@ -53,8 +53,10 @@ macro_rules! block {
     };
 }
 block!(fflash_prefill_params, Variant::Prefill { .. });
-block!(fflash_rms_norm_params, Variant::RmsNorm { .. });
+block!(fflash_norm_params, Variant::Norm(_));
+block!(fflash_norm_backward_params, Variant::NormBackward(_));
 block!(fflash_rope_params, Variant::Rope { .. });
+block!(fflash_rope_table_params, Variant::RopeTable { .. });
 
 /// An operand's address on the device. While it lives, the stream is ordered after earlier work on
 /// the operand; dropping it orders later work on the operand after what the stream was given.
@@ -152,16 +154,41 @@ impl<'a> Launcher<'a> {
         })
     }
 
+    /// Binds a word that the kernel updates.
+    pub(crate) fn write_slice<T>(
+        self,
+        operand: &'static str,
+        slice: &'a mut CudaSlice<T>,
+    ) -> Result<Bound<'a>, Error> {
+        self.kernels.check_context(operand, slice.context())?;
+        let (address, guard) = slice.device_ptr_mut(self.stream);
+        Ok(Bound {
+            address,
+            _guard: guard,
+        })
+    }
+
     /// Launches `variant`, then lets go of `operands`: everything that `block` holds an address of.
     ///
     /// The callers are the operations, each of which has checked that every address the kernel
     /// computes from `block` lies inside one of the operands.
-    pub(crate) fn submit<B: Block, const N: usize>(
+    pub(crate) fn submit<B: Block>(
         self,
         variant: Variant,
         geometry: Geometry,
         block: &B,
-        operands: [Option<Bound<'a>>; N],
+        operands: impl IntoIterator<Item = Option<Bound<'a>>>,
+    ) -> Result<(), Error> {
+        self.submit_all(variant, geometry, block, operands)
+    }
+
+    /// The same for as many operands as there are.
+    pub(crate) fn submit_all<B: Block>(
+        self,
+        variant: Variant,
+        geometry: Geometry,
+        block: &B,
+        operands: impl Sized,
     ) -> Result<(), Error> {
         debug_assert!(
             B::serves(variant),

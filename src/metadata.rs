@@ -1,16 +1,24 @@
 //! Index arrays. They are pointers in disguise, so they are validated on the host before a kernel
 //! may follow them.
 
+mod faults;
 mod pages;
+mod positions;
+mod slots;
 
 pub(crate) use pages::Contents;
 pub use pages::PageTable;
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream};
+use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, ValidAsZeroBits};
 
 use crate::error::Error;
+
+pub use faults::{FaultyIndex, IndexFault, IndexFaults};
+pub use positions::{Number, Position, Positions};
+pub(crate) use positions::{POSITION_LIMIT, Source};
+pub use slots::Slots;
 
 /// Where each of several packed sequences starts and ends: sequence `s` is the tokens
 /// `cu_seqlens[s]..cu_seqlens[s + 1]`, without padding between sequences. On the host and, as `i32`, in device memory.
@@ -119,73 +127,40 @@ impl PageLayout {
     }
 }
 
-/// The position of every token, for RoPE: non-negative integers in device memory.
-#[derive(Debug)]
-pub struct Positions {
-    device: CudaSlice<i32>,
-    /// The largest position and where it first stands; `None` when there are no tokens.
-    largest: Option<(usize, i32)>,
-    len: usize,
+/// Who answers for the values of an index array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// The host has seen them.
+    Validated,
+    /// The caller has promised.
+    Promised,
+    /// The kernel looks.
+    Checked,
 }
 
-impl Positions {
-    /// Validates `positions` and uploads them on `stream`.
-    ///
-    /// # Errors
-    /// [`Error::PositionOutOfRange`] for a negative position, [`Error::Driver`] when the upload fails.
-    pub fn new(stream: &Arc<CudaStream>, positions: &[i32]) -> Result<Self, Error> {
-        if let Some((index, &position)) = positions.iter().enumerate().find(|(_, p)| **p < 0) {
-            return Err(Error::PositionOutOfRange {
-                index,
-                position: position.into(),
-                limit: i32::MAX as usize + 1,
-            });
-        }
-        let largest = positions
-            .iter()
-            .copied()
-            .enumerate()
-            .max_by_key(|&(index, position)| (position, std::cmp::Reverse(index)));
-        // An allocation of no bytes is an error, a batch of no tokens is not.
-        let device = if positions.is_empty() {
-            stream.alloc_zeros(1)?
-        } else {
-            stream.clone_htod(positions)?
-        };
-        Ok(Self {
-            device,
-            largest,
-            len: positions.len(),
-        })
-    }
+/// Copies to the device. Allocating no bytes is an error, having no tokens is not.
+fn upload<T: DeviceRepr + ValidAsZeroBits>(
+    stream: &Arc<CudaStream>,
+    values: &[T],
+) -> Result<CudaSlice<T>, Error> {
+    Ok(if values.is_empty() {
+        stream.alloc_zeros(1)?
+    } else {
+        stream.clone_htod(values)?
+    })
+}
 
-    /// Number of tokens.
-    pub fn len(&self) -> usize {
-        self.len
+/// Checks that an index array on the device has at least `count` elements.
+fn check_holds<T>(operand: &'static str, device: &CudaSlice<T>, count: usize) -> Result<(), Error> {
+    if device.len() >= count {
+        return Ok(());
     }
-
-    /// True when there are no tokens.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    pub(crate) fn device(&self) -> &CudaSlice<i32> {
-        &self.device
-    }
-
-    /// Checks that every position is below `limit`.
-    pub(crate) fn check_below(&self, limit: usize) -> Result<(), Error> {
-        match self.largest {
-            Some((index, position)) if position as usize >= limit => {
-                Err(Error::PositionOutOfRange {
-                    index,
-                    position: position.into(),
-                    limit,
-                })
-            }
-            _ => Ok(()),
-        }
-    }
+    Err(Error::ShapeMismatch {
+        operand,
+        axis: "elements",
+        expected: count,
+        found: device.len(),
+    })
 }
 
 #[cfg(test)]

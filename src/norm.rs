@@ -1,19 +1,23 @@
-//! Root-mean-square normalisation (RMSNorm, [arXiv 1910.07467](https://arxiv.org/abs/1910.07467)).
+//! Root-mean-square normalisation (RMSNorm, [arXiv 1910.07467](https://arxiv.org/abs/1910.07467)), layer normalisation
+//! (LayerNorm, [arXiv 1607.06450](https://arxiv.org/abs/1607.06450)), and what models do next to them in the same pass.
+//!
+//! - [`Kernels::rms_norm`](crate::Kernels::rms_norm) and [`Kernels::add_rms_norm`](crate::Kernels::add_rms_norm): the usual forms.
+//! - [`Kernels::norm`](crate::Kernels::norm): every option of [`Norm`] and every operand of [`NormArgs`] in one pass.
+//! - [`Kernels::qk_norm`](crate::Kernels::qk_norm): the heads of queries and keys, in one launch.
+//! - [`Kernels::rms_norm_backward`](crate::Kernels::rms_norm_backward): gradients.
 
+mod backward;
+mod forward;
 mod geometry;
+mod qk;
+mod support;
 
-use cudarc::driver::CudaStream;
+pub use backward::{NormBackwardArgs, backward_workspace};
+pub use forward::{NormArgs, PostNorm};
+pub use qk::QkNormArgs;
+pub use support::{NormDTypes, SupportRow, support_matrix};
 
-use crate::check::{self, MAX_COUNT};
-use crate::dtype::Float;
-use crate::error::Error;
-use crate::kernels::Kernels;
-use crate::launch::params::fflash_rms_norm_params;
-use crate::launch::{Bound, Launcher};
-use crate::tensor::{Layout, TensorView, TensorViewMut};
-use crate::variant::Variant;
-
-pub(crate) use geometry::MAX_SHARED_BYTES;
+pub(crate) use geometry::{BackwardKernel, Kernel, MAX_SHARED_BYTES};
 
 /// How the weight enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -34,103 +38,69 @@ pub struct RmsNorm {
     pub weight: WeightForm,
 }
 
-impl Kernels {
-    /// Normalises every row of `x` `[rows, width]` into `out`, with `weight` `[width]`.
-    ///
-    /// Rows may be strided; within a row elements are contiguous. Any width from 1. The arithmetic
-    /// is f32 with one rounding at the end; inputs up to the largest finite value of `T` do not
-    /// overflow. NaN and infinity propagate as arithmetic has them.
-    ///
-    /// # Errors
-    /// A typed [`Error`] for shapes, strides, options or contexts that do not fit; nothing is launched
-    /// then.
-    pub fn rms_norm<T: Float>(
-        &self,
-        stream: &CudaStream,
-        op: &RmsNorm,
-        x: TensorView<'_, T, 2>,
-        weight: TensorView<'_, T, 1>,
-        mut out: TensorViewMut<'_, T, 2>,
-    ) -> Result<(), Error> {
-        let launcher = Launcher::new(self, stream)?;
-        let [rows, width] = x.shape();
-        check::extent("out", "rows", out.shape()[0], rows)?;
-        check::extent("out", "width", out.shape()[1], width)?;
-        let (x_layout, out_layout) = (*x.layout(), *out.layout());
-        let x = launcher.read("x", &x)?;
-        let out = launcher.write("out", &mut out)?;
-        run::<T>(
-            launcher,
-            op,
-            (x_layout, Some(x)),
-            &weight,
-            (out_layout, out),
-        )
-    }
-
-    /// Normalises every row of `x` `[rows, width]` in place, with `weight` `[width]`.
-    ///
-    /// # Errors
-    /// As [`Kernels::rms_norm`].
-    pub fn rms_norm_in_place<T: Float>(
-        &self,
-        stream: &CudaStream,
-        op: &RmsNorm,
-        mut x: TensorViewMut<'_, T, 2>,
-        weight: TensorView<'_, T, 1>,
-    ) -> Result<(), Error> {
-        let launcher = Launcher::new(self, stream)?;
-        let layout = *x.layout();
-        let x = launcher.write("x", &mut x)?;
-        run::<T>(launcher, op, (layout, None), &weight, (layout, x))
-    }
+/// What a row is divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Statistics {
+    /// `sqrt(mean(h²) + eps)`: RMSNorm.
+    #[default]
+    RootMeanSquare,
+    /// `sqrt(variance(h) + eps)` after subtracting `mean(h)`; the variance is that of the population: LayerNorm.
+    Deviation,
 }
 
-/// Checks and launches; `x` is absent where `out` is its own input.
-fn run<'a, T: Float>(
-    launcher: Launcher<'a>,
-    op: &RmsNorm,
-    (x_layout, x): (Layout<2>, Option<Bound<'a>>),
-    weight: &'a TensorView<'_, T, 1>,
-    (out_layout, out): (Layout<2>, Bound<'a>),
-) -> Result<(), Error> {
-    let [rows, width] = out_layout.shape();
-    check::extent("weight", "width", weight.shape()[0], width)?;
-    check::last_contiguous("x", &x_layout)?;
-    check::last_contiguous("weight", weight.layout())?;
-    check::last_contiguous("out", &out_layout)?;
-    check::option(
-        "eps",
-        op.eps.into(),
-        "must be finite and not negative",
-        |eps| eps >= 0.0,
-    )?;
-    let weight = launcher.read("weight", weight)?;
-    let block = fflash_rms_norm_params {
-        x: x.as_ref().map_or(out.as_ptr(), Bound::as_ptr),
-        weight: weight.as_ptr(),
-        out: out.as_mut_ptr(),
-        x_row_stride: check::stride(&x_layout, 0),
-        out_row_stride: check::stride(&out_layout, 0),
-        rows: check::count("x", "rows", rows, MAX_COUNT)?.into(),
-        width: check::count("x", "width", width, MAX_COUNT)?,
-        eps: op.eps,
-        weight_offset: match op.weight {
-            WeightForm::Plain => 0.0,
-            WeightForm::OnePlus => 1.0,
-        },
-    };
-    if rows == 0 || width == 0 {
-        return Ok(());
+/// Where results are rounded on the way, after the implementations of the models of these names. All arithmetic is f32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Rounding {
+    /// Once, at the end: `round(norm(h) * w)`.
+    #[default]
+    Gemma,
+    /// The normalised row to the type of `h` (that of the residual where there is one, else that of `x`), and the end:
+    /// `round(round(norm(h)) * w)`.
+    Llama,
+}
+
+/// How a quantised output is scaled: `q = round(y * (1 / scale))`, ties to even, saturating; `y ≈ q * scale`.
+///
+/// A dynamic scale is `max(max|y| / MAX, 2^-126)` over the elements that share it, both divisions and the quotient rounded to
+/// nearest in f32, with `MAX` the type's largest finite value ([`Quantized::MAX`](crate::Quantized::MAX)). Where one of these
+/// elements is NaN the scale is NaN, and so are all of them; `i8` has no NaN and holds 0. With a static scale a NaN is NaN,
+/// in `i8` 0, and infinities saturate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scale {
+    /// This one; positive and finite, and so is its inverse in f32.
+    Static(f32),
+    /// One for each row: `scales` is `[rows, 1]`.
+    PerRow,
+    /// One for each group of so many columns, 64 or 128, of which the width is a multiple: `scales` is `[rows, groups]`.
+    PerGroup(usize),
+}
+
+/// Everything that can be chosen about a normalisation, but for the operands.
+///
+/// For each row, with `h = x`, or `h = round(x + residual)` where there is a residual:
+/// `out = norm(h) * w + bias`, times `gate * sigmoid(gate)` where there is a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Norm {
+    /// RMSNorm or LayerNorm.
+    pub statistics: Statistics,
+    /// Added to the mean square or variance; non-negative and finite.
+    pub eps: f32,
+    /// How weights enter.
+    pub weight: WeightForm,
+    /// Where results are rounded.
+    pub rounding: Rounding,
+    /// The statistics are those of the first so many columns (partial RMSNorm); all when absent.
+    pub columns: Option<usize>,
+    /// The output is quantised.
+    pub scale: Option<Scale>,
+}
+
+impl From<RmsNorm> for Norm {
+    fn from(RmsNorm { eps, weight }: RmsNorm) -> Self {
+        Norm {
+            eps,
+            weight,
+            ..Norm::default()
+        }
     }
-    let (kind, geometry) = geometry::geometry(&block, size_of::<T>());
-    launcher.submit(
-        Variant::RmsNorm {
-            dtype: T::DTYPE,
-            kind,
-        },
-        geometry,
-        &block,
-        [x, Some(weight), Some(out)],
-    )
 }

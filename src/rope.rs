@@ -1,22 +1,37 @@
-//! Rotary position embedding (RoPE, [arXiv 2104.09864](https://arxiv.org/abs/2104.09864)).
+//! Rotary position embedding (RoPE, [arXiv 2104.09864](https://arxiv.org/abs/2104.09864)), alone or in one launch with what
+//! stands next to it in a transformer layer: RMSNorm of queries and keys before it, the paged key/value cache behind it.
 
+mod args;
+mod axes;
+mod bind;
+mod check;
+mod double;
+mod frequencies;
 mod geometry;
+pub mod scaling;
+mod support;
 mod turns;
 
 use cudarc::driver::CudaStream;
 
-use crate::check::{self, MAX_COUNT};
+use crate::check::MAX_COUNT;
 use crate::dtype::Float;
 use crate::error::{Error, Unsupported};
 use crate::kernels::Kernels;
-use crate::launch::params::{FFLASH_MAX_ROTARY_PAIRS, fflash_rope_params, fflash_strides3};
-use crate::launch::{Launcher, optional, optional_mut};
-use crate::metadata::Positions;
-use crate::tensor::{Layout, TensorView, TensorViewMut};
+use crate::launch::params::{FFLASH_MAX_ROTARY_PAIRS, fflash_rope_table_params};
+use crate::launch::{Geometry, Launcher};
+use crate::metadata::POSITION_LIMIT;
+use crate::norm::WeightForm;
+use crate::tensor::TensorViewMut;
 use crate::variant::Variant;
 
+pub use args::{
+    CacheScale, CacheWrite, Heads, KvPages, NormWeights, QuantisedPages, RopeArgs, RopeTable,
+};
+pub use axes::Axes;
+pub use frequencies::{Frequencies, InvFreq};
 pub(crate) use geometry::MAX_SHARED_BYTES;
-use turns::turns;
+pub use support::{RopeCall, SupportRow, support_rows};
 
 /// The parameter block has room for the frequencies of this many pairs.
 const MAX_PAIRS: usize = FFLASH_MAX_ROTARY_PAIRS as usize;
@@ -31,163 +46,152 @@ pub enum RopeStyle {
     Interleaved,
 }
 
-/// Where the angles come from.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Frequencies {
-    /// Pair `p` turns by `position * scale * base^(-2p / rotary_dim)` radians. The kernel multiplies
-    /// in 64-bit fixed point, so the angle is exact to f32 rounding at every position.
-    Base {
-        /// Usually 10,000; positive and finite.
-        base: f64,
-        /// 1, or `1 / factor` for linear position interpolation; finite.
-        scale: f64,
-    },
-    /// Cosines and sines are read from the table given with the operands.
-    Table,
+/// Which way pairs turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Direction {
+    /// By the angle.
+    #[default]
+    Forward,
+    /// By minus the angle: undoes [`Direction::Forward`], and is its gradient. (With an attention factor it is the gradient, and
+    /// undoes it but for the factor's square.)
+    Inverse,
 }
 
-/// RoPE on q and k, in place.
+/// RMSNorm of every head before it is rotated: `x / sqrt(mean(x²) + eps) * w` over all of `head_dim`.
 #[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QkNorm {
+    /// Added to the mean square; non-negative and finite.
+    pub eps: f32,
+    /// How the weight enters.
+    pub weight: WeightForm,
+}
+
+/// RoPE on q and k. The default rotates whole heads, half-split, with a base of 10,000.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rope {
     /// Which elements turn together.
     pub style: RopeStyle,
-    /// Leading elements of each head that are rotated; `None` for all of them.
+    /// Elements of each head that are rotated; `None` for all of them.
     pub rotary_dim: Option<usize>,
-    /// Where the angles come from.
+    /// The first of them.
+    pub rotary_offset: usize,
+    /// How fast pairs turn.
     pub frequencies: Frequencies,
-}
-
-/// Operands of [`Kernels::rope`](crate::Kernels::rope).
-#[derive(Debug)]
-pub struct RopeArgs<'a, T> {
-    /// `[tokens, q_heads, head_dim]`, rotated in place.
-    pub q: TensorViewMut<'a, T, 3>,
-    /// `[tokens, k_heads, head_dim]`, rotated in place.
-    pub k: Option<TensorViewMut<'a, T, 3>>,
-    /// The position of every token.
-    pub positions: &'a Positions,
-    /// `[positions, 2, rotary_dim / 2]`: the cosines, then the sines of every position. Given exactly
-    /// when the frequencies are [`Frequencies::Table`].
-    pub table: Option<TensorView<'a, f32, 3>>,
+    /// Which way they turn.
+    pub direction: Direction,
+    /// By which of a token's positions.
+    pub axes: Axes,
+    /// Whether heads are normalised before.
+    pub norm: Option<QkNorm>,
 }
 
 impl Kernels {
-    /// Rotates the leading `rotary_dim` elements of every head of q and, in the same launch, of k.
+    /// Rotates `rotary_dim` elements of every head of q and, in the same launch, of k, after normalising the heads if `op` says so; k
+    /// and v are then written to the pages of a cache if one is given.
     ///
-    /// Angles, sines, cosines and products are f32, rounded to `T` once. The rest of each head is not
-    /// touched. An angle from [`Frequencies::Base`] is computed as a 64-bit fixed-point fraction of a
-    /// turn, `position * turns_per_position mod 1`, so large positions lose nothing.
+    /// Angles, sines, cosines, norms and products are f32, rounded once to what is stored; the norm does not overflow for inputs up to
+    /// the largest finite value of `T`. An angle that is not from a table is computed as a 64-bit fixed-point fraction of a turn,
+    /// `position * turns_per_position mod 1`, so large positions lose nothing: it is exact to f32 rounding up to position
+    /// 2^36, whole or fractional.
+    ///
+    /// Rotary dimensions are even, up to 512. Where heads are moved whole (to other memory, with a norm, or to a cache) `head_dim` is
+    /// at most 2048 (`f32`) or 4096, and 512 where addresses, strides, `head_dim`, `rotary_offset` or `rotary_dim / 2` are not
+    /// multiples of 16 bytes.
     ///
     /// # Errors
-    /// A typed [`Error`] for shapes, strides, options, positions past the table or contexts that do not
-    /// fit; nothing is launched then.
+    /// A typed [`Error`] for shapes, strides, options, positions, slots or contexts that do not
+    /// fit; nothing is launched then. Of positions and slots that the kernel checks
+    /// [`IndexFaults`](crate::IndexFaults) tells.
     pub fn rope<T: Float>(
         &self,
         stream: &CudaStream,
         op: &Rope,
         mut args: RopeArgs<'_, T>,
     ) -> Result<(), Error> {
-        let rotary_pairs = check(op, &args)?;
+        let sizes = check::check(op, &args)?;
         let launcher = Launcher::new(self, stream)?;
-        let [tokens, q_heads, _] = args.q.shape();
-        let k_heads = args.k.as_ref().map_or(0, |k| k.shape()[1]);
-        let q_layout = *args.q.layout();
-        let k_layout = args.k.as_ref().map(|k| *k.layout());
-        let table_layout = args.table.as_ref().map(|table| *table.layout());
-        let q = launcher.write("q", &mut args.q)?;
-        let k = args
-            .k
-            .as_mut()
-            .map(|k| launcher.write("k", k))
-            .transpose()?;
-        let positions = launcher.read_slice("positions", args.positions.device())?;
-        let table = args
-            .table
-            .as_ref()
-            .map(|table| launcher.read("table", table))
-            .transpose()?;
-        let block = fflash_rope_params {
-            q: q.as_mut_ptr(),
-            k: optional_mut(k.as_ref()),
-            positions: positions.as_ptr(),
-            table: optional(table.as_ref()),
-            q_strides: strides(&q_layout),
-            k_strides: k_layout.as_ref().map_or(NO_STRIDES, strides),
-            table_position_stride: table_layout.as_ref().map_or(0, |l| check::stride(l, 0)),
-            table_part_stride: table_layout.as_ref().map_or(0, |l| check::stride(l, 1)),
-            tokens: check::count("q", "tokens", tokens, MAX_COUNT)?.into(),
-            q_heads: check::count("q", "heads", q_heads, MAX_COUNT)?,
-            k_heads: check::count("k", "heads", k_heads, MAX_COUNT)?,
-            rotary_pairs: rotary_pairs as i32,
-            interleaved: i32::from(op.style == RopeStyle::Interleaved),
-            turns: match op.frequencies {
-                Frequencies::Base { base, scale } => turns(base, scale, rotary_pairs),
-                Frequencies::Table => [0; MAX_PAIRS],
-            },
-        };
-        if tokens == 0 || q_heads + k_heads == 0 {
+        let mut call = bind::bind(launcher, op, &mut args, &sizes)?;
+        let block = &mut call.block;
+        if block.tokens == 0 || block.heads.iter().all(|heads| heads.heads == 0) {
             return Ok(());
         }
-        let (kind, geometry) = geometry::geometry(&block, size_of::<T>());
+        let (kind, geometry) = geometry::geometry(block, size_of::<T>())?;
+        let variant = Variant::Rope {
+            dtype: T::DTYPE,
+            kind,
+            fused: geometry::is_fused(block),
+        };
+        launcher.submit(variant, geometry, block, call.operands)
+    }
+
+    /// Fills a table `[positions, 2, rotary_dim / 2]` for [`Frequencies::Table`]: the cosines, then the sines of the angles
+    /// that `op` has at positions `first..first + positions`, times its attention factor, rounded once to `T`.
+    ///
+    /// Only `op.frequencies` and `op.axes` count; the direction is applied when the table is used.
+    ///
+    /// # Errors
+    /// A typed [`Error`] for shapes, options, positions past 2^36 or contexts that do not fit; nothing is launched then.
+    pub fn rope_table<T: Float>(
+        &self,
+        stream: &CudaStream,
+        op: &Rope,
+        first: usize,
+        mut table: TensorViewMut<'_, T, 3>,
+    ) -> Result<(), Error> {
+        let [positions, parts, pairs] = table.shape();
+        crate::check::extent("table", "parts", parts, 2)?;
+        crate::check::last_contiguous("table", table.layout())?;
+        if pairs > MAX_PAIRS {
+            return Err(Unsupported::RotaryDim {
+                rotary_dim: 2 * pairs,
+                head_dim: 2 * pairs,
+                limit: 2 * MAX_PAIRS,
+            }
+            .into());
+        }
+        op.check_options(pairs, false)?;
+        let Some(frequencies) = op.axes.frequencies(&op.frequencies, pairs) else {
+            return Err(Error::TableMismatch);
+        };
+        let end = first.saturating_add(positions);
+        if end as u64 > POSITION_LIMIT as u64 {
+            return Err(Error::TooLarge {
+                operand: "table",
+                axis: "positions",
+                found: end,
+                limit: POSITION_LIMIT as usize,
+            });
+        }
+        let launcher = Launcher::new(self, stream)?;
+        let layout = *table.layout();
+        let bound = launcher.write("table", &mut table)?;
+        let block = fflash_rope_table_params {
+            table: bound.as_mut_ptr(),
+            position_stride: crate::check::stride(&layout, 0),
+            part_stride: crate::check::stride(&layout, 1),
+            first_position: first as i64,
+            positions: positions as i64,
+            rotary_pairs: pairs as i32,
+            factor: frequencies.attention_factor() as f32,
+            turns: frequencies.turns(),
+        };
+        if positions == 0 || pairs == 0 {
+            return Ok(());
+        }
+        const THREADS: usize = 256;
+        let chunks = positions.saturating_mul(pairs.div_ceil(16 / size_of::<T>()));
+        let blocks =
+            crate::check::count("table", "chunks / 256", chunks.div_ceil(THREADS), MAX_COUNT)?;
+        let geometry = Geometry {
+            grid: [blocks as u32, 1, 1],
+            block: [THREADS as u32, 1, 1],
+            shared_bytes: 0,
+        };
         launcher.submit(
-            Variant::Rope {
-                dtype: T::DTYPE,
-                kind,
-            },
+            Variant::RopeTable { dtype: T::DTYPE },
             geometry,
             &block,
-            [Some(q), k, Some(positions), table],
+            vec![Some(bound)],
         )
-    }
-}
-
-/// Everything that can be known without an address; returns `rotary_dim / 2`.
-fn check<T: Float>(op: &Rope, args: &RopeArgs<'_, T>) -> Result<usize, Error> {
-    let [tokens, _, head_dim] = args.q.shape();
-    check::last_contiguous("q", args.q.layout())?;
-    if let Some(k) = &args.k {
-        check::extent("k", "tokens", k.shape()[0], tokens)?;
-        check::extent("k", "head_dim", k.shape()[2], head_dim)?;
-        check::last_contiguous("k", k.layout())?;
-    }
-    check::extent("positions", "tokens", args.positions.len(), tokens)?;
-    let rotary_dim = op.rotary_dim.unwrap_or(head_dim);
-    let limit = 2 * MAX_PAIRS;
-    if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim.min(limit) {
-        return Err(Unsupported::RotaryDim {
-            rotary_dim,
-            head_dim,
-            limit,
-        }
-        .into());
-    }
-    match (op.frequencies, &args.table) {
-        (Frequencies::Base { base, scale }, None) => {
-            check::option("base", base, "must be finite and positive", |base| {
-                base > 0.0
-            })?;
-            check::option("scale", scale, "must be finite", |_| true)?;
-        }
-        (Frequencies::Table, Some(table)) => {
-            let [positions, parts, pairs] = table.shape();
-            check::extent("table", "parts", parts, 2)?;
-            check::extent("table", "pairs", pairs, rotary_dim / 2)?;
-            check::last_contiguous("table", table.layout())?;
-            args.positions.check_below(positions)?;
-        }
-        _ => return Err(Error::TableMismatch),
-    }
-    Ok(rotary_dim / 2)
-}
-
-const NO_STRIDES: fflash_strides3 = fflash_strides3 {
-    tokens: 0,
-    heads: 0,
-};
-
-fn strides(layout: &Layout<3>) -> fflash_strides3 {
-    fflash_strides3 {
-        tokens: check::stride(layout, 0),
-        heads: check::stride(layout, 1),
     }
 }

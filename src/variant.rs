@@ -3,16 +3,25 @@
 use std::fmt;
 
 use crate::dtype::DType;
+use crate::norm;
 
 /// One entry point of the kernel modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Variant {
     /// Fused attention for one element type.
     Prefill { dtype: DType, kind: PrefillKind },
-    /// RMSNorm for one element type.
-    RmsNorm { dtype: DType, kind: RmsNormKind },
-    /// RoPE for one element type.
-    Rope { dtype: DType, kind: RopeKind },
+    /// The RMSNorm family, forward.
+    Norm(norm::Kernel),
+    /// The same, backward.
+    NormBackward(norm::BackwardKernel),
+    /// RoPE for one element type, alone or with QK-norm and the paged cache.
+    Rope {
+        dtype: DType,
+        kind: RopeKind,
+        fused: bool,
+    },
+    /// RoPE's cos/sin table of one element type.
+    RopeTable { dtype: DType },
 }
 
 /// Which calls an attention kernel is made for.
@@ -24,17 +33,6 @@ pub(crate) enum PrefillKind {
     General { head_dim: usize },
     /// Any heads and every option.
     Wide,
-}
-
-/// Which rows an RMSNorm kernel is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum RmsNormKind {
-    /// Rows of one or more warps, in 16-byte accesses.
-    Long,
-    /// Several rows to a warp, in 16-byte accesses.
-    Short,
-    /// Any rows, element by element.
-    Narrow,
 }
 
 /// Which heads a RoPE kernel is made for.
@@ -66,14 +64,21 @@ impl Variant {
                 .chain([PrefillKind::Wide])
                 .map(move |kind| Variant::Prefill { dtype, kind })
         });
-        let norm = DType::FLOATS.into_iter().flat_map(|dtype| {
-            [RmsNormKind::Long, RmsNormKind::Short, RmsNormKind::Narrow]
-                .map(|kind| Variant::RmsNorm { dtype, kind })
-        });
+        let norm = norm::Kernel::all().map(Variant::Norm);
+        let norm_backward = norm::BackwardKernel::all().map(Variant::NormBackward);
         let rope = DType::FLOATS.into_iter().flat_map(|dtype| {
-            [RopeKind::Wide, RopeKind::Narrow].map(|kind| Variant::Rope { dtype, kind })
+            [RopeKind::Wide, RopeKind::Narrow]
+                .into_iter()
+                .flat_map(move |kind| {
+                    [false, true].map(|fused| Variant::Rope { dtype, kind, fused })
+                })
+                .chain([Variant::RopeTable { dtype }])
         });
-        prefill.chain(norm).chain(rope).collect()
+        prefill
+            .chain(norm)
+            .chain(norm_backward)
+            .chain(rope)
+            .collect()
     }
 }
 
@@ -88,21 +93,17 @@ impl fmt::Display for Variant {
                 }
                 PrefillKind::Wide => write!(f, "fflash_prefill_{dtype}_wide"),
             },
-            Variant::RmsNorm { dtype, kind } => {
-                let suffix = match kind {
-                    RmsNormKind::Long => "",
-                    RmsNormKind::Short => "_short",
-                    RmsNormKind::Narrow => "_narrow",
-                };
-                write!(f, "fflash_rms_norm_{dtype}{suffix}")
-            }
-            Variant::Rope { dtype, kind } => {
+            Variant::Norm(kernel) => kernel.fmt(f),
+            Variant::NormBackward(kernel) => kernel.fmt(f),
+            Variant::Rope { dtype, kind, fused } => {
                 let suffix = match kind {
                     RopeKind::Wide => "",
                     RopeKind::Narrow => "_narrow",
                 };
-                write!(f, "fflash_rope_{dtype}{suffix}")
+                let fused = if *fused { "_fused" } else { "" };
+                write!(f, "fflash_rope{fused}_{dtype}{suffix}")
             }
+            Variant::RopeTable { dtype } => write!(f, "fflash_rope_table_{dtype}"),
         }
     }
 }

@@ -5,10 +5,14 @@ mod common;
 use common::{gpu, view, view_mut};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaSlice, DriverError};
+use ferroflash::metadata::Number;
 use ferroflash::{
-    Error, Frequencies, Layout, LayoutError, Mask, Positions, Prefill, PrefillArgs, PrefillOptions,
-    RmsNorm, Rope, RopeArgs, RopeStyle, TensorView, TensorViewMut, Unsupported, WeightForm,
+    Axes, CacheScale, CacheWrite, Error, Frequencies, Heads, InvFreq, KvPages, Layout, LayoutError,
+    Mask, NormWeights, PageLayout, Positions, Prefill, PrefillArgs, PrefillOptions, QkNorm,
+    QuantisedPages, RmsNorm, Rope, RopeArgs, RopeTable, Slots, TensorView, TensorViewMut,
+    Unsupported, WeightForm,
 };
+use float8::F8E4M3;
 use half::f16;
 
 fn zeros(len: usize) -> CudaSlice<f16> {
@@ -340,60 +344,45 @@ fn rms_norm_names_what_does_not_fit() {
     assert_eq!(run([2, 8], 8, [2, 7]), mismatch("out", "width", 8, 7));
 }
 
-const ROPE: Rope = Rope {
-    style: RopeStyle::HalfSplit,
-    rotary_dim: None,
-    frequencies: Frequencies::Base {
-        base: 10_000.0,
-        scale: 1.0,
-    },
-};
-
 /// RoPE of `tokens` tokens with one head of 8 elements, against a table of four positions.
 fn rope(op: &Rope, positions: &[i32], table: bool) -> Result<(), Error> {
     let stream = &gpu().stream;
-    let positions = Positions::new(stream, positions)?;
+    let positions = Positions::with_axes(stream, op.axes.count().max(1), positions)?;
     let mut q = zeros(64);
     let angles = stream.alloc_zeros::<f32>(4 * 2 * 4).expect("memory");
     let table = table.then(|| TensorView::contiguous(angles.as_view(), [4, 2, 4]).expect("a view"));
-    let q = view_mut(&mut q, [2, 1, 8]);
-    gpu().kernels.rope(
-        stream,
-        op,
-        RopeArgs {
-            q,
-            k: None,
-            positions: &positions,
-            table,
-        },
-    )
+    let args = RopeArgs {
+        table: table.map(RopeTable::F32),
+        ..RopeArgs::new(view_mut(&mut q, [2, 1, 8]), None, &positions)
+    };
+    gpu().kernels.rope(stream, op, args)
 }
 
 #[test]
 fn positions_must_exist() {
     let by_table = Rope {
         frequencies: Frequencies::Table,
-        ..ROPE
+        ..Rope::default()
     };
     assert_eq!(rope(&by_table, &[0, 3], true), Ok(()));
     assert_eq!(
         rope(&by_table, &[0, 4], true),
         Err(Error::PositionOutOfRange {
             index: 1,
-            position: 4,
+            position: Number::Whole(4),
             limit: 4
         })
     );
     assert_eq!(
-        rope(&ROPE, &[-1, 0], false),
+        rope(&Rope::default(), &[-1, 0], false),
         Err(Error::PositionOutOfRange {
             index: 0,
-            position: -1,
-            limit: 1 << 31
+            position: Number::Whole(-1),
+            limit: 1 << 36
         })
     );
     assert_eq!(
-        rope(&ROPE, &[0, 1, 2], false),
+        rope(&Rope::default(), &[0, 1, 2], false),
         Err(Error::ShapeMismatch {
             operand: "positions",
             axis: "tokens",
@@ -405,10 +394,13 @@ fn positions_must_exist() {
 
 #[test]
 fn a_table_comes_exactly_with_table_frequencies() {
-    assert_eq!(rope(&ROPE, &[0, 1], true), Err(Error::TableMismatch));
+    assert_eq!(
+        rope(&Rope::default(), &[0, 1], true),
+        Err(Error::TableMismatch)
+    );
     let by_table = Rope {
         frequencies: Frequencies::Table,
-        ..ROPE
+        ..Rope::default()
     };
     assert_eq!(rope(&by_table, &[0, 1], false), Err(Error::TableMismatch));
 }
@@ -416,15 +408,12 @@ fn a_table_comes_exactly_with_table_frequencies() {
 #[test]
 fn rope_options_without_meaning_are_refused() {
     for rotary_dim in [0, 3, 10] {
+        let op = Rope {
+            rotary_dim: Some(rotary_dim),
+            ..Rope::default()
+        };
         assert_eq!(
-            rope(
-                &Rope {
-                    rotary_dim: Some(rotary_dim),
-                    ..ROPE
-                },
-                &[0, 1],
-                false
-            ),
+            rope(&op, &[0, 1], false),
             Err(Error::Unsupported(Unsupported::RotaryDim {
                 rotary_dim,
                 head_dim: 8,
@@ -432,21 +421,282 @@ fn rope_options_without_meaning_are_refused() {
             }))
         );
     }
+    let offset = Rope {
+        rotary_dim: Some(6),
+        rotary_offset: 3,
+        ..Rope::default()
+    };
+    assert_eq!(
+        rope(&offset, &[0, 1], false),
+        Err(Error::Unsupported(Unsupported::RotaryOffset {
+            rotary_offset: 3,
+            rotary_dim: 6,
+            head_dim: 8
+        }))
+    );
+    let invalid = |op: Rope| match rope(&op, &[0, 1], false) {
+        Err(Error::InvalidOption { name, .. }) => name,
+        other => panic!("{op:?} gave {other:?}"),
+    };
     for (base, scale, name) in [
         (0.0, 1.0, "base"),
         (f64::NAN, 1.0, "base"),
         (1e4, f64::INFINITY, "scale"),
     ] {
+        let frequencies = Frequencies::Base { base, scale };
         let op = Rope {
-            frequencies: Frequencies::Base { base, scale },
-            ..ROPE
+            frequencies,
+            ..Rope::default()
         };
-        let result = rope(&op, &[0, 1], false);
+        assert_eq!(invalid(op), name);
+    }
+    for eps in [-1e-6, f32::NAN] {
+        let norm = Some(QkNorm {
+            eps,
+            weight: WeightForm::Plain,
+        });
+        let op = Rope {
+            norm,
+            ..Rope::default()
+        };
+        assert_eq!(invalid(op), "eps");
+    }
+}
+
+#[test]
+fn rope_frequencies_and_axes_must_fit_the_pairs() {
+    let mismatch = |op: Rope, positions: &[i32]| match rope(&op, positions, false) {
+        Err(Error::ShapeMismatch { operand, axis, .. }) => (operand, axis),
+        other => panic!("{op:?} gave {other:?}"),
+    };
+    let three = InvFreq::new(&[1.0; 3]).expect("finite");
+    let op = Rope {
+        frequencies: Frequencies::Explicit(three),
+        ..Rope::default()
+    };
+    assert_eq!(mismatch(op, &[0, 1]), ("inv_freq", "pairs"));
+    let by = |axes| Rope {
+        axes,
+        ..Rope::default()
+    };
+    let short = by(Axes::Sections(vec![1, 2]));
+    assert_eq!(mismatch(short, &[0; 4]), ("sections", "pairs"));
+    assert_eq!(
+        rope(&by(Axes::Sections(vec![1, 3])), &[0; 4], false),
+        Ok(())
+    );
+    let too_many = rope(&by(Axes::Sections(vec![0, 1, 1, 1, 1])), &[0; 10], false);
+    assert!(
+        matches!(too_many, Err(Error::InvalidOption { name: "axes", .. })),
+        "{too_many:?}"
+    );
+    // One position for each token, and two axes.
+    let stream = &gpu().stream;
+    let positions = Positions::new(stream, &[0, 1]).expect("valid positions");
+    let mut q = zeros(64);
+    let args = RopeArgs::new(view_mut(&mut q, [2, 1, 8]), None, &positions);
+    let two = by(Axes::Sections(vec![2, 2]));
+    assert_eq!(
+        gpu().kernels.rope(stream, &two, args),
+        Err(Error::ShapeMismatch {
+            operand: "positions",
+            axis: "axes",
+            expected: 2,
+            found: 1
+        })
+    );
+}
+
+#[test]
+fn real_positions_go_with_frequencies_below_half_a_turn() {
+    let stream = &gpu().stream;
+    let positions = Positions::new(stream, &[0.5, 1.5]).expect("valid positions");
+    let run = |frequencies| {
+        let mut q = zeros(64);
+        let op = Rope {
+            frequencies,
+            ..Rope::default()
+        };
+        let args = RopeArgs::new(view_mut(&mut q, [2, 1, 8]), None, &positions);
+        gpu().kernels.rope(stream, &op, args)
+    };
+    let base = |scale| Frequencies::Base { base: 1e4, scale };
+    assert_eq!(run(base(3.0)), Ok(()));
+    let fast = run(base(3.2));
+    assert!(
+        matches!(
+            fast,
+            Err(Error::InvalidOption {
+                name: "inv_freq",
+                ..
+            })
+        ),
+        "{fast:?}"
+    );
+    let table = Unsupported::Combination {
+        op: "rope",
+        first: "real positions",
+        second: "Frequencies::Table",
+    };
+    assert_eq!(run(Frequencies::Table), Err(table.into()));
+}
+
+/// RoPE of two tokens with one head of 8 elements each for q and k, with a cache of two pages of one token.
+fn fused(
+    change: impl for<'a> FnOnce(&mut RopeArgs<'a, f16>, &mut Rope, &'a CudaSlice<f16>),
+) -> Result<(), Error> {
+    let stream = &gpu().stream;
+    let positions = Positions::range(0, 2).expect("positions");
+    let slots = Slots::new(stream, &[Some(1), None]).expect("slots");
+    let (mut q, k, v, other) = (zeros(16), zeros(16), zeros(16), zeros(64));
+    let (mut k_pages, mut v_pages) = (zeros(16), zeros(16));
+    let mut op = Rope::default();
+    let mut args = RopeArgs {
+        k: Some(Heads::ToCache(view(&k, [2, 1, 8]))),
+        cache: Some(CacheWrite {
+            v: view(&v, [2, 1, 8]),
+            pages: KvPages::Same {
+                k: view_mut(&mut k_pages, [2, 1, 1, 8]),
+                v: view_mut(&mut v_pages, [2, 1, 1, 8]),
+            },
+            layout: PageLayout::Nhd,
+            slots: &slots,
+        }),
+        ..RopeArgs::new(view_mut(&mut q, [2, 1, 8]), None, &positions)
+    };
+    change(&mut args, &mut op, &other);
+    gpu().kernels.rope(stream, &op, args)
+}
+
+#[test]
+fn fused_rope_names_what_does_not_fit() {
+    let mismatch = |operand, axis, expected, found| {
+        Err(Error::ShapeMismatch {
+            operand,
+            axis,
+            expected,
+            found,
+        })
+    };
+    assert_eq!(fused(|_, _, _| ()), Ok(()));
+    let v = fused(|args, _, other| {
+        if let Some(cache) = &mut args.cache {
+            cache.v = view(other, [2, 2, 8]);
+        }
+    });
+    assert_eq!(v, mismatch("v", "heads", 1, 2));
+    let pages = fused(|args, _, _| {
+        if let Some(cache) = &mut args.cache {
+            cache.layout = PageLayout::Hnd;
+        }
+    });
+    // Axes of one element each may change places.
+    assert_eq!(pages, Ok(()));
+    let k = fused(|args, _, other| {
+        args.k = Some(Heads::ToCache(view(other, [2, 4, 8])));
+    });
+    assert_eq!(k, mismatch("v", "heads", 4, 1));
+    let weight = |op: &mut Rope, norm: bool| {
+        op.norm = norm.then_some(QkNorm {
+            eps: 1e-6,
+            weight: WeightForm::Plain,
+        });
+    };
+    let short = fused(|args, op, other| {
+        weight(op, true);
+        args.weights = Some(NormWeights {
+            q: Some(view(other, [7])),
+            k: None,
+        });
+    });
+    assert_eq!(short, mismatch("q weight", "head_dim", 8, 7));
+    let unused = fused(|args, op, other| {
+        weight(op, false);
+        args.weights = Some(NormWeights {
+            q: None,
+            k: Some(view(other, [8])),
+        });
+    });
+    assert_eq!(
+        unused,
+        Err(Error::OperandUnused {
+            operand: "k weight",
+            option: "no norm is asked for"
+        })
+    );
+    let missing = |operand, option| Err(Error::OperandMissing { operand, option });
+    let no_cache = fused(|args, _, _| args.cache = None);
+    assert_eq!(no_cache, missing("cache", "k goes there only"));
+    let no_k = fused(|args, _, _| args.k = None);
+    assert_eq!(no_k, missing("k", "the cache is written"));
+    let no_q = fused(|args, _, other| args.q = Heads::ToCache(view(other, [2, 1, 8])));
+    assert_eq!(no_q, missing("q out", "queries are not cached"));
+}
+
+#[test]
+fn scales_must_divide() {
+    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-45] {
+        let stream = &gpu().stream;
+        let positions = Positions::range(0, 1).expect("positions");
+        let slots = Slots::new(stream, &[Some(0)]).expect("slots");
+        let (mut q, k) = (zeros(8), zeros(8));
+        let pages = || stream.alloc_zeros::<F8E4M3>(8).expect("memory");
+        let (mut k_pages, mut v_pages) = (pages(), pages());
+        let of = |data| TensorViewMut::contiguous(data, [1, 1, 1, 8]).expect("a view");
+        let args = RopeArgs {
+            k: Some(Heads::ToCache(view(&k, [1, 1, 8]))),
+            cache: Some(CacheWrite {
+                v: view(&k, [1, 1, 8]),
+                pages: KvPages::E4M3(QuantisedPages {
+                    k: of(k_pages.as_view_mut()),
+                    v: of(v_pages.as_view_mut()),
+                    k_scale: CacheScale::Tensor(1.0),
+                    v_scale: CacheScale::Tensor(scale),
+                }),
+                layout: PageLayout::Nhd,
+                slots: &slots,
+            }),
+            ..RopeArgs::new(view_mut(&mut q, [1, 1, 8]), None, &positions)
+        };
+        let result = gpu().kernels.rope(stream, &Rope::default(), args);
         assert!(
-            matches!(result, Err(Error::InvalidOption { name: n, .. }) if n == name),
-            "{result:?}"
+            matches!(
+                result,
+                Err(Error::InvalidOption {
+                    name: "v scale",
+                    ..
+                })
+            ),
+            "{scale}: {result:?}"
         );
     }
+}
+
+#[test]
+fn heads_too_long_to_move_whole_are_refused() {
+    let stream = &gpu().stream;
+    let positions = Positions::range(0, 1).expect("positions");
+    let (x, mut out) = (zeros(4104), zeros(4104));
+    let op = Rope {
+        rotary_dim: Some(64),
+        ..Rope::default()
+    };
+    let shape = [1, 1, 4104];
+    let heads = Heads::Into {
+        x: view(&x, shape),
+        out: view_mut(&mut out, shape),
+    };
+    let args = RopeArgs::new(heads, None, &positions);
+    assert_eq!(
+        gpu().kernels.rope(stream, &op, args),
+        Err(Error::Unsupported(Unsupported::HeadTooLong {
+            op: "rope",
+            head_dim: 4104,
+            limit: 4096
+        }))
+    );
+    let args = RopeArgs::new(view_mut(&mut out, shape), None, &positions);
+    assert_eq!(gpu().kernels.rope(stream, &op, args), Ok(()));
 }
 
 #[test]
@@ -522,13 +772,8 @@ fn nothing_to_do_is_no_error() {
     for (tokens, heads) in [(0, 1), (2, 0)] {
         let positions = Positions::new(&gpu().stream, &vec![5; tokens]).expect("valid positions");
         let mut q = zeros(1);
-        let args = RopeArgs {
-            q: view_mut(&mut q, [tokens, heads, 8]),
-            k: None,
-            positions: &positions,
-            table: None,
-        };
-        let result = gpu().kernels.rope(&gpu().stream, &ROPE, args);
+        let args = RopeArgs::new(view_mut(&mut q, [tokens, heads, 8]), None, &positions);
+        let result = gpu().kernels.rope(&gpu().stream, &Rope::default(), args);
         assert_eq!(result, Ok(()), "{tokens} tokens of {heads} heads");
     }
 }

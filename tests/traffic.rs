@@ -1,14 +1,11 @@
-//! What the kernels move, counted by the emulator. One test for each family: the counters are those of
+//! What the kernels move, counted by the emulator (RoPE: tests/rope/traffic.rs). One test for each family: the counters are those of
 //! the family's last launch in this process.
 
 mod common;
 
 use common::{counters, gpu, view, view_mut};
 use cudarc::driver::CudaSlice;
-use ferroflash::{
-    Frequencies, Mask, Positions, Prefill, PrefillArgs, PrefillOptions, RmsNorm, Rope, RopeArgs,
-    RopeStyle, WeightForm,
-};
+use ferroflash::{Mask, Prefill, PrefillArgs, PrefillOptions, RmsNorm, WeightForm};
 use half::f16;
 
 /// Bytes of a sector, the unit in which global memory is moved.
@@ -52,44 +49,6 @@ fn rms_norm_reads_x_once() {
         sectors(rows * width) + weights
     );
     assert_eq!(counters.shared_wavefronts, counters.shared_wavefronts_ideal);
-}
-
-#[test]
-fn rope_moves_q_and_k_once() {
-    let (tokens, q_heads, k_heads, head_dim) = (64, 8, 2, 128);
-    let mut q = ones(tokens * q_heads * head_dim);
-    let mut k = ones(tokens * k_heads * head_dim);
-    let numbers: Vec<i32> = (0..tokens as i32).collect();
-    let positions = Positions::new(&gpu().stream, &numbers).expect("valid positions");
-    let frequencies = Frequencies::Base {
-        base: 10_000.0,
-        scale: 1.0,
-    };
-    let op = Rope {
-        style: RopeStyle::HalfSplit,
-        rotary_dim: None,
-        frequencies,
-    };
-    let launch = || {
-        let args = RopeArgs {
-            q: view_mut(&mut q, [tokens, q_heads, head_dim]),
-            k: Some(view_mut(&mut k, [tokens, k_heads, head_dim])),
-            positions: &positions,
-            table: None,
-        };
-        gpu()
-            .kernels
-            .rope(&gpu().stream, &op, args)
-            .expect("a launch");
-    };
-    let Some(counters) = counters("fflash_rope", launch) else {
-        return;
-    };
-    let tensors = sectors(tokens * (q_heads + k_heads) * head_dim);
-    assert_eq!(counters.global_store_sectors, tensors);
-    // Besides q and k only the positions are read: a sector or two for each warp that needs them.
-    let others = counters.global_load_sectors - tensors;
-    assert!(others * 10 <= tensors, "{others} sectors beside {tensors}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::record::Recording;
 use crate::select::emulator;
 
 /// Version of the exports used here. It changes with the meaning of a request or reply.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// `cusim_version`.
 pub(crate) type VersionFunction = unsafe extern "C" fn() -> u32;
@@ -80,6 +80,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block by axis.
     pub block: [u32; 3],
+    /// Dynamic shared memory of a block, in bytes.
+    pub dynamic_shared: u32,
     /// What was counted.
     pub counters: Counters,
 }
@@ -390,6 +392,7 @@ impl Launch {
             kernel: record.text("kernel")?,
             grid: record.triple("grid")?,
             block: record.triple("block")?,
+            dynamic_shared: u32::try_from(record.number("dynamic_shared")?).ok()?,
             counters: read_counters(record)?,
         })
     }
@@ -439,11 +442,13 @@ mod tests {
         let record = Record::default()
             .with("kernel", "k")
             .with("grid", triple([1, 2, 3]))
-            .with("block", triple([32, 1, 1]));
+            .with("block", triple([32, 1, 1]))
+            .with("dynamic_shared", 64);
         let expected = Launch {
             kernel: "k".to_owned(),
             grid: [1, 2, 3],
             block: [32, 1, 1],
+            dynamic_shared: 64,
             counters,
         };
         assert_eq!(Launch::read(&record), None, "a launch has counters");

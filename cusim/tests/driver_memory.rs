@@ -352,11 +352,3 @@ fn pools_count_what_is_in_use() {
     let gone = unsafe { sys::cuMemPoolTrimTo(pool, 0) };
     assert_eq!(gone, CUresult::CUDA_ERROR_INVALID_VALUE);
 }
-
-#[test]
-fn managed_memory_is_refused() {
-    let _context = context();
-    let mut address = 0;
-    let managed = unsafe { sys::cuMemAllocManaged(&mut address, 16, 1) };
-    assert_eq!(managed, CUresult::CUDA_ERROR_NOT_SUPPORTED);
-}

@@ -94,16 +94,6 @@ fn functions_of_the_host_run_in_their_stream() {
 }
 
 #[test]
-fn captures_are_refused() {
-    let context = context();
-    let stream = context.new_stream().expect("a stream");
-    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-    let begun = unsafe { sys::cuStreamBeginCapture_v2(stream.cu_stream(), mode) };
-    assert_eq!(begun, CUresult::CUDA_ERROR_NOT_SUPPORTED);
-    stream.synchronize().expect("the stream is as it was");
-}
-
-#[test]
 fn wrong_handles_are_errors_and_not_crashes() {
     let context = context();
     let mut stream = std::ptr::null_mut();

@@ -30,6 +30,11 @@ __device__ __forceinline__ void load_if(bool wanted, Chunk<T, kWidth> &chunk, co
         memcpy(&bits, &chunk, sizeof bits);
         ptx::ld_global_16_if(wanted, bits, from);
         memcpy(&chunk, &bits, sizeof bits);
+    } else if constexpr (sizeof chunk == 8) {
+        uint2 bits;
+        memcpy(&bits, &chunk, sizeof bits);
+        ptx::ld_global_8_if(wanted, bits, from);
+        memcpy(&chunk, &bits, sizeof bits);
     } else {
         if (wanted) chunk = *from;
     }
@@ -41,6 +46,10 @@ __device__ __forceinline__ void store_if(bool wanted, Chunk<T, kWidth> *to, Chun
         uint4 bits;
         memcpy(&bits, &chunk, sizeof chunk);
         ptx::st_global_16_if(wanted, to, bits);
+    } else if constexpr (sizeof chunk == 8) {
+        uint2 bits;
+        memcpy(&bits, &chunk, sizeof chunk);
+        ptx::st_global_8_if(wanted, to, bits);
     } else {
         if (wanted) *to = chunk;
     }

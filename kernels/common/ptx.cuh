@@ -59,6 +59,45 @@ __device__ __forceinline__ void st_global_16_if(bool wanted, void *global, uint4
         : "memory");
 }
 
+/* ---- Predicated 8-byte and 4-byte accesses, for the same reason. ---- */
+
+/* 9.7.9.8 ld */
+__device__ __forceinline__ void ld_global_8_if(bool wanted, uint2 &d, const void *global) {
+    asm volatile(
+        "{\n\t"
+        ".reg .pred wanted;\n\t"
+        "setp.ne.s32 wanted, %3, 0;\n\t"
+        "@wanted ld.global.v2.b32 {%0, %1}, [%2];\n\t"
+        "}"
+        : "+r"(d.x), "+r"(d.y)
+        : "l"(__cvta_generic_to_global(global)), "r"(int(wanted))
+        : "memory");
+}
+
+/* 9.7.9.11 st */
+__device__ __forceinline__ void st_global_8_if(bool wanted, void *global, uint2 x) {
+    asm volatile(
+        "{\n\t"
+        ".reg .pred wanted;\n\t"
+        "setp.ne.s32 wanted, %3, 0;\n\t"
+        "@wanted st.global.v2.b32 [%2], {%0, %1};\n\t"
+        "}" ::"r"(x.x),
+        "r"(x.y), "l"(__cvta_generic_to_global(global)), "r"(int(wanted))
+        : "memory");
+}
+
+/* 9.7.9.11 st */
+__device__ __forceinline__ void st_global_4_if(bool wanted, void *global, uint32_t x) {
+    asm volatile(
+        "{\n\t"
+        ".reg .pred wanted;\n\t"
+        "setp.ne.s32 wanted, %2, 0;\n\t"
+        "@wanted st.global.b32 [%1], %0;\n\t"
+        "}" ::"r"(x),
+        "l"(__cvta_generic_to_global(global)), "r"(int(wanted))
+        : "memory");
+}
+
 /* ---- Matrix fragments: 9.7.14.5 Matrix multiply-accumulate with mma ---- */
 
 /*
@@ -148,6 +187,27 @@ __device__ __forceinline__ uint32_t bf16x2_from_f32(float lo, float hi) {
     uint32_t y;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
     return y;
+}
+
+/* Rounds to the nearest integer from -128 to 127; NaN becomes 0. */
+__device__ __forceinline__ int32_t s8_from_f32(float x) {
+    int32_t y;
+    asm("cvt.rni.sat.s8.f32 %0, %1;" : "=r"(y) : "f"(x));
+    return y;
+}
+
+/* ---- Minimum and maximum that are NaN where an operand is: 9.7.3.11 min, 9.7.3.12 max ---- */
+
+__device__ __forceinline__ float min_nan(float x, float y) {
+    float z;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+
+__device__ __forceinline__ float max_nan(float x, float y) {
+    float z;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
 }
 
 /* ---- Approximations: 9.7.3 Floating-point instructions ---- */

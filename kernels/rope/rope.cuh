@@ -1,40 +1,52 @@
 /*
- * Rotary position embedding, in place on q and k: pair p of every head of a token turns by angle(position, p),
+ * Rotary position embedding of q and k: pair p of every head of a token turns by angle(position, p),
  *   (a, b) -> (a cos - b sin, a sin + b cos).
  *
- * Pairs are (p, p + rotary_pairs), half-split, or (2p, 2p + 1), interleaved. Elements past 2 * rotary_pairs are not touched.
+ * Pairs are (p, p + rotary_pairs), half-split, or (2p, 2p + 1), interleaved, from element rotary_offset of the head on. What is
+ * not rotated is copied where the result goes elsewhere, and not touched in place. The fused kernels may normalise every head
+ * before, x / sqrt(mean(x^2) + eps) * (weight_offset + weight), and write k and v to the pages of a cache after it,
+ * as they are or times 1 / scale as FP8.
  *
- * Grid    x = ceil(tokens / block tokens), y = 1, or 2 where a block has no room for threads of both q and k.
- * Block   (chunks, heads, tokens). A thread owns two chunks of kWidth elements, one in each half of the rotated part, at
- *         x * kWidth and rotary_pairs + x * kWidth. Half-split these are kWidth pairs across the two; interleaved, each
- *         chunk is kWidth / 2 whole pairs. It visits every n-th head of q, or of k, for which n threads are there, kHeads
- *         at a time; the threads are divided as the heads are.
- *         The narrow variant, for extents, strides and addresses that do not allow 16-byte chunks, has one pair a thread.
+ * Grid    x = ceil(tokens / block tokens), y more than 1 where a block has no room for threads of each of q, k and v.
+ * Block   (columns, heads, tokens). A thread owns one column of chunks (share.cuh): two of kWidth elements, in place in one access
+ *         each. It visits every n-th head of q, of k, or of v, for which n threads are there, kHeads at a time; the
+ *         threads are divided as the heads are (src/rope/geometry.rs). With the norm the columns are rounded up to a power of
+ *         two: up to 32 lanes share a head inside a warp, more share it over whole warps.
+ *         The narrow variants, for extents, strides and addresses that do not allow 16-byte chunks, have chunks of one element.
  *
- * Shared memory, dynamic: [tokens][2][rotary_pairs] f32, cos and sin of every pair, computed once per token and block, at most
- * 16 KiB. A thread keeps those of its pairs in registers for all heads; reading them, once, conflicts two ways half-split
- * and not at all interleaved. One barrier, between computing and reading them; the first heads are loaded before it.
+ * Shared memory, dynamic: for each token of the block the cosines and sines of every pair (angles.cuh), 16 bytes for its places
+ * in the cache; then with the norm the weights of q and k. Static: partial sums of heads over several warps. A thread
+ * keeps what it needs of that in registers for all heads. One barrier, between computing and reading; the first heads are
+ * loaded before it. With heads over several warps, two more for each sum.
  *
- * Angles: turns[p] is the angle per position as a 64-bit fraction of a turn (rounded to nearest by the host), so position *
- * turns[p] modulo 2^64 is the fraction of a turn with an error below position / 2^65: 4e-10 radians at position 2^31. It is
- * split into the nearest quarter turn and a rest of at most 1/8 turn, both exact; only the rest is rounded to f32 (error
- * below 2^-25 * pi/4), and sincospi of it is good to 1 ulp. No position makes the result worse than another.
+ * Rounding: f32 throughout, products and sums with one fma each, then once to the type stored. With the norm a pair's cosine and
+ * sine are multiplied by its weights first, and 1 + w is rounded to f32.
  *
- * Rounding: products in f32 with one fma each, then once to T.
+ * Range of the norm: as in norm/rms_norm.cuh, heads whose mean square is outside [kSmallest, FLT_MAX] are multiplied by a power of two
+ * in registers and summed again: 2^-80 if it was too large, 2^100 if it was too small. f16 needs none of this. A head
+ * with an infinity becomes 0 where it is finite and NaN where it is not; one with a NaN all NaN.
  *
- * Preconditions (checked by the host): tokens >= 1; positions not negative and inside the table; blockDim.x * kWidth =
- * rotary_pairs; at most kThreads threads; no two heads overlap. For 16-byte chunks addresses and strides are multiples
- * of 16 bytes.
+ * Preconditions (checked by the host): tokens >= 1; positions inside the table; slots inside the cache, none twice; blockDim.x is
+ * `columns`, with the norm the next power of two, and then a block is whole warps; at most kThreads threads; no
+ * two heads overlap, nor those of an input and an output unless they are the same. For 16-byte chunks addresses, strides, offset,
+ * rotary_pairs and head_dim are multiples of 16 bytes (pages of FP8: of as many bytes as a chunk has elements).
+ * What the host could not check (`faults` is there) is checked here: a token with a position or slot that points outside is left out.
  *
- * Source: Su et al., "RoFormer" (arXiv 2104.09864); interleaved as in GPT-J, half-split as in GPT-NeoX.
+ * Source: Su et al., "RoFormer" (arXiv 2104.09864); interleaved as in GPT-J, half-split as in GPT-NeoX; QK-norm: Henry et al.,
+ * "Query-key normalization for transformers" (arXiv 2010.04245), as RMSNorm.
  */
 #pragma once
 
 #include <stdint.h>
 
+#include <type_traits>
+
 #include "../common/chunk.cuh"
+#include "../common/reduce.cuh"
 #include "../common/types.cuh"
 #include "../params.h"
+#include "angles.cuh"
+#include "share.cuh"
 
 namespace fflash {
 
@@ -43,177 +55,134 @@ struct RopeTraits {
     using T = T_;
     static constexpr int kWidth = kWidth_; /* elements per chunk */
     static constexpr int kHeads = 4;       /* heads a thread holds at once */
+    static constexpr int kNormHeads = 2;   /* and with the norm, whose heads take more registers */
     static constexpr int kThreads = 256;
+    static constexpr int kWarps = kThreads / kWarpSize;
+    static constexpr bool kSquaresFit = std::is_same<T, F16>::value;
+    static constexpr float kSmallest = 0x1p-90f;
+    static constexpr float kScaleUp = 0x1p100f;
+    static constexpr float kScaleDown = 0x1p-80f;
 };
 
-/* Cosine and sine of fraction / 2^64 of a turn. */
-__device__ __forceinline__ float2 cos_sin_of_turn(uint64_t fraction) {
-    constexpr uint64_t kEighth = uint64_t{1} << 61;
-    const uint32_t quarter = uint32_t((fraction + kEighth) >> 62);
-    const int64_t rest = int64_t(fraction - (uint64_t{quarter} << 62));
-    float sin, cos;
-    sincospif(float(rest) * 0x1p-63f, &sin, &cos); /* in half turns */
-    if (quarter & 1) {
-        const float old = cos;
-        cos = -sin;
-        sin = old;
-    }
-    return quarter & 2 ? float2{-cos, -sin} : float2{cos, sin};
-}
-
-/* Fills this token's cosines and sines; the threads of the token share the work. */
-__device__ __forceinline__ void compute_angles(const fflash_rope_params &params, int64_t token, float *cos, float *sin) {
-    const int64_t position = params.positions[token];
-    const float *table = params.table + position * params.table_position_stride;
-    for (int p = threadIdx.y * blockDim.x + threadIdx.x; p < params.rotary_pairs; p += blockDim.x * blockDim.y) {
-        const float2 angle = params.table ? float2{table[p], table[params.table_part_stride + p]}
-                                          : cos_sin_of_turn(uint64_t(position) * params.turns[p]);
-        cos[p] = angle.x;
-        sin[p] = angle.y;
-    }
-}
-
-/* One thread's chunks of kHeads heads. */
-template <class Traits, bool kInterleaved>
-class RopeHeads {
-    using T = typename Traits::T;
-    static constexpr int kWidth = Traits::kWidth;
-    static constexpr int kHeads = Traits::kHeads;
-    static constexpr bool kNeighbours = kInterleaved && kWidth == 1; /* a chunk each for the elements of one pair */
-    static constexpr int kHalf = kWidth > 1 ? kWidth / 2 : 1;
+/* The weights of the norm of q and of k, to shared memory. */
+template <class T, int kWidth>
+__device__ __forceinline__ void copy_weights(const fflash_rope_params &params, T *weights) {
     using Chunk = fflash::Chunk<T, kWidth>;
-
-public:
-    __device__ __forceinline__ RopeHeads(const fflash_rope_params &params, int64_t token) {
-        const int threads = gridDim.y * blockDim.y;
-        const int thread = blockIdx.y * blockDim.y + threadIdx.y;
-        const int of_q = threads - threads_of_k(params, threads);
-        const bool is_q = thread < of_q;
-        const fflash_strides3 strides = is_q ? params.q_strides : params.k_strides;
-        const int first_head = is_q ? thread : thread - of_q;
-        step_ = is_q ? of_q : threads - of_q;
-        left_ = token < params.tokens ? (is_q ? params.q_heads : params.k_heads) - first_head : 0;
-        next_ = static_cast<T *>(is_q ? params.q : params.k) + token * strides.tokens + first_head * strides.heads +
-                threadIdx.x * (kNeighbours ? 2 : kWidth);
-        stride_ = step_ * strides.heads;
-        second_ = kNeighbours ? 1 : params.rotary_pairs;
-    }
-
-    /* True when no head is left to load. */
-    __device__ __forceinline__ bool done() const { return left_ <= 0; }
-
-    /* Issues the loads of the next heads. */
-    __device__ __forceinline__ void load() {
+    const int chunks = params.head_dim / kWidth;
+    const int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+    for (int i = thread; i < 2 * chunks; i += blockDim.x * blockDim.y * blockDim.z) {
+        const bool is_q = i < chunks;
+        const void *from = params.heads[is_q ? 0 : 1].weight;
+        float one[kWidth];
 #pragma unroll
-        for (int i = 0; i < kHeads; ++i) {
-            live_[i] = left_ > 0;
-            at_[i] = next_;
-            load_if(live_[i], a_[i], reinterpret_cast<const Chunk *>(next_));
-            load_if(live_[i], b_[i], reinterpret_cast<const Chunk *>(next_ + second_));
-            next_ += stride_;
-            left_ -= step_;
-        }
+        for (int j = 0; j < kWidth; ++j) one[j] = 1.0f - params.weight_offset;
+        Chunk chunk = pack<T>(one);
+        if (from) chunk = static_cast<const Chunk *>(from)[is_q ? i : i - chunks];
+        reinterpret_cast<Chunk *>(weights)[i] = chunk;
     }
+}
 
-    /* Keeps the cosines and sines of this thread's pairs. */
-    __device__ __forceinline__ void keep_angles(const fflash_rope_params &params, const float *cos, const float *sin) {
-        if constexpr (kWidth == 1) {
-            cos_[0] = cos[threadIdx.x];
-            sin_[0] = sin[threadIdx.x];
-        } else {
-            using Half = Vec<float, kHalf>;
-            const int chunk = threadIdx.x;
-            const int of_a = kInterleaved ? chunk : 2 * chunk;
-            const int of_b = kInterleaved ? chunk + params.rotary_pairs / kWidth : 2 * chunk + 1;
-            copy(&cos_[0], reinterpret_cast<const Half *>(cos)[of_a]);
-            copy(&cos_[kHalf], reinterpret_cast<const Half *>(cos)[of_b]);
-            copy(&sin_[0], reinterpret_cast<const Half *>(sin)[of_a]);
-            copy(&sin_[kHalf], reinterpret_cast<const Half *>(sin)[of_b]);
-        }
-    }
-
-    /* Rotates and stores what load() brought. */
-    __device__ __forceinline__ void store() const {
+/* Where the token's k and v go, in elements from the start of the pages; negative where they are not written. */
+__device__ __forceinline__ void find_places(const fflash_rope_params &params, int64_t token, int64_t *places) {
+    if (threadIdx.x != 0 || threadIdx.y != 0 || params.slots == nullptr) return;
+    const int64_t slot = params.slots[token];
+    const int64_t page = slot / params.page_size;
+    const int64_t of_page = slot - page * params.page_size;
 #pragma unroll
-        for (int i = 0; i < kHeads; ++i) {
-            if (!live_[i]) continue;
-            float a[kWidth], b[kWidth];
-            unpack(a, a_[i]);
-            unpack(b, b_[i]);
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) {
-                if constexpr (!kInterleaved || kWidth == 1) {
-                    rotate(a[j], b[j], j);
-                } else if (j < kHalf) {
-                    rotate(a[2 * j], a[2 * j + 1], j);
-                } else {
-                    rotate(b[2 * (j - kHalf)], b[2 * (j - kHalf) + 1], j);
-                }
-            }
-            *reinterpret_cast<Chunk *>(at_[i]) = pack<T>(a);
-            *reinterpret_cast<Chunk *>(at_[i] + second_) = pack<T>(b);
-        }
+    for (int i = 0; i < 2; ++i) {
+        const int64_t place = page * params.pages[i].page_stride + of_page * params.pages[i].token_stride;
+        places[i] = slot < 0 ? -1 : place;
     }
+}
 
-private:
-    /* How many of `threads` visit heads of k: its share to the nearest, but at least one for each tensor that has heads. */
-    __device__ __forceinline__ static int threads_of_k(const fflash_rope_params &params, int threads) {
-        if (params.k_heads == 0) return 0;
-        if (params.q_heads == 0) return threads;
-        const float share = __fdividef(float(params.k_heads), float(params.q_heads) + float(params.k_heads));
-        return min(max(__float2int_rn(share * float(threads)), 1), threads - 1);
+/* False for tokens past the last, and, where indices are checked, for those with one that points outside; tells of these. */
+__device__ __forceinline__ bool is_alive(const fflash_rope_params &params, int64_t token) {
+    if (token >= params.tokens) return false;
+    if (params.faults == nullptr) return true;
+    const int fault = fault_of(params, token);
+    if (fault < 0) return true;
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        atomicMin(reinterpret_cast<unsigned long long *>(params.faults), (unsigned long long)(token << 1 | fault));
     }
+    return false;
+}
 
-    __device__ __forceinline__ static void copy(float *to, Vec<float, kHalf> from) {
-#pragma unroll
-        for (int i = 0; i < kHalf; ++i) to[i] = from[i];
-    }
-
-    __device__ __forceinline__ void rotate(float &a, float &b, int pair) const {
-        const float x = a, y = b;
-        a = fmaf(x, cos_[pair], -y * sin_[pair]);
-        b = fmaf(x, sin_[pair], y * cos_[pair]);
-    }
-
-    T *next_;
-    int64_t stride_; /* from one head of this thread to its next */
-    int second_;     /* from its first chunk of a head to the second */
-    int step_;       /* the same as stride_, in heads */
-    int left_;       /* heads from the next one to the last */
-    T *at_[kHeads];
-    bool live_[kHeads];
-    Chunk a_[kHeads];
-    Chunk b_[kHeads];
-    float cos_[kWidth];
-    float sin_[kWidth];
-};
-
-template <class Traits, bool kInterleaved>
-__device__ __forceinline__ void rope_styled(const fflash_rope_params &params) {
-    extern __shared__ __align__(16) float angles[];
-    float *cos = angles + threadIdx.z * (2 * params.rotary_pairs);
-    float *sin = cos + params.rotary_pairs;
-    const int64_t token = int64_t(blockIdx.x) * blockDim.z + threadIdx.z;
-
-    RopeHeads<Traits, kInterleaved> heads(params, token);
-    heads.load();
-    if (token < params.tokens) compute_angles(params, token, cos, sin);
-    __syncthreads();
-    if (token >= params.tokens) return;
-    heads.keep_angles(params, cos, sin);
+/* Without the norm a thread goes through its heads alone. */
+template <RopePairs kPairs, class Share>
+__device__ __forceinline__ void store_all(const fflash_rope_params &params, Share &share) {
     for (;;) {
-        heads.store();
-        if (heads.done()) return;
-        heads.load();
+        share.template store<kPairs>();
+        if (share.done()) return;
+        share.template load<kPairs != RopePairs::kNone>();
+    }
+}
+
+template <class Traits, bool kNorm, bool kCache>
+__device__ __forceinline__ void rope_heads(const fflash_rope_params &params) {
+    using T = typename Traits::T;
+    extern __shared__ __align__(16) unsigned char shared[];
+    __shared__ float partials[kNorm ? Traits::kNormHeads : 1][Traits::kWarps];
+    const int plane = angle_plane<Traits::kWidth>(params);
+    float *angles = reinterpret_cast<float *>(shared);
+    float *cos = angles + threadIdx.z * (2 * plane);
+    float *sin = cos + plane;
+    int64_t *places = reinterpret_cast<int64_t *>(angles + blockDim.z * (2 * plane));
+    T *weights = reinterpret_cast<T *>(places + 2 * blockDim.z);
+    places += 2 * threadIdx.z;
+
+    const int64_t token = int64_t(blockIdx.x) * blockDim.z + threadIdx.z;
+    const bool alive = is_alive(params, token);
+    RopeShare<Traits, kNorm, kCache> share(params, token, alive);
+    share.template load<false>();
+    if constexpr (kNorm) copy_weights<T, Traits::kWidth>(params, weights);
+    if (alive) {
+        compute_angles<Traits::kWidth>(params, token, cos, sin);
+        if constexpr (kCache) find_places(params, token, places);
+    }
+    __syncthreads();
+    const bool here = alive && share.has_column();
+    if (here && share.turns()) share.keep_angles(params, cos, sin);
+    if (kCache && here) share.keep_place(params, places);
+    if constexpr (kNorm) {
+        if (here) share.keep_weights(params, weights);
+        /* The threads of a warp, or of a block, add their sums together: all go along to the last lot. */
+        for (int lot = 0;;) {
+            float inverse[Traits::kNormHeads];
+            share.normalise(inverse, params, partials);
+            share.store_fused(params, inverse);
+            if (++lot == params.lots) return;
+            share.template load<false>();
+        }
+    } else if constexpr (kCache) {
+        if (!here) return;
+        for (;;) {
+            share.store_fused(params, {});
+            if (share.done()) return;
+            share.template load<false>();
+        }
+    } else {
+        if (!here) return;
+        if (!share.turns()) {
+            store_all<RopePairs::kNone>(params, share);
+        } else if (params.interleaved) {
+            store_all<RopePairs::kInterleaved>(params, share);
+        } else {
+            store_all<RopePairs::kHalfSplit>(params, share);
+        }
     }
 }
 
 template <class Traits>
 __device__ __forceinline__ void rope(const fflash_rope_params &params) {
-    if (params.interleaved) {
-        rope_styled<Traits, true>(params);
+    rope_heads<Traits, false, false>(params);
+}
+
+template <class Traits>
+__device__ __forceinline__ void rope_fused(const fflash_rope_params &params) {
+    if (params.normalise) {
+        rope_heads<Traits, true, true>(params);
     } else {
-        rope_styled<Traits, false>(params);
+        rope_heads<Traits, false, true>(params);
     }
 }
 

@@ -1,17 +1,16 @@
-//! Launch geometry of the RMSNorm kernels: a pure function of the parameter block. It mirrors
-//! kernels/norm/rms_norm.cuh, which says what the numbers mean.
+//! Which kernel of the family runs, and its launch geometry: pure functions of the parameter block. They mirror
+//! kernels/norm/row.cuh and norm.cuh, which say what the numbers mean.
 
+use crate::dtype::DType;
 use crate::launch::Geometry;
-use crate::launch::params::fflash_rms_norm_params;
-use crate::variant::RmsNormKind;
+use crate::launch::params::{
+    FFLASH_NORM_CENTRE, FFLASH_NORM_LLAMA, FFLASH_NORM_POST, fflash_norm_backward_params,
+    fflash_norm_params,
+};
 
 const WARP: u64 = 32;
 /// The largest block.
 const MAX_THREADS: u64 = 512;
-/// Chunks of 16 bytes that a thread keeps in registers.
-const SLOTS: u64 = 8;
-/// The same for chunks of one element.
-const NARROW_SLOTS: u64 = 16;
 /// Rows of up to this many threads are short: they lie inside a warp.
 const SHORT_LANES: u64 = 16;
 /// Warps in a block of several rows, when there are enough rows.
@@ -19,59 +18,251 @@ const WARPS_OF_ROWS: u64 = 4;
 /// Warps of rows from which on blocks get more than one: below, more blocks are worth more.
 const MANY_WARPS: u64 = 1024;
 
-/// The most dynamic shared memory that [`geometry`] asks for.
+/// The most dynamic shared memory that [`plan`] asks for.
 pub(crate) const MAX_SHARED_BYTES: u32 = 96 * 1024;
 
-/// Which kernel, and with what grid, block and shared memory, for this block of parameters and
-/// `element_bytes`.
-pub(crate) fn geometry(
-    block: &fflash_rms_norm_params,
-    element_bytes: usize,
-) -> (RmsNormKind, Geometry) {
-    let (width, element_bytes) = (block.width as u64, element_bytes as u64);
-    let narrow = misaligned(block, element_bytes);
-    let (chunk, slots) = if narrow {
-        (1, NARROW_SLOTS)
-    } else {
-        (16 / element_bytes, SLOTS)
-    };
-    let chunks = width / chunk;
-    let short = !narrow && chunks <= SHORT_LANES * slots;
-    let lanes = if short {
-        // Two threads make a sector of 32 bytes.
-        chunks
-            .div_ceil(slots)
-            .next_power_of_two()
-            .max(chunks.min(2))
-    } else {
-        (chunks.div_ceil(slots).next_multiple_of(WARP)).min(MAX_THREADS)
-    };
-    let rows = rows_of_block(block.rows as u64, lanes);
-    let shared =
-        (chunks.saturating_sub(lanes * slots) * chunk * element_bytes).min(MAX_SHARED_BYTES.into());
-    let kind = match (narrow, short) {
-        (true, _) => RmsNormKind::Narrow,
-        (false, true) => RmsNormKind::Short,
-        (false, false) => RmsNormKind::Long,
-    };
-    let geometry = Geometry {
-        grid: [(block.rows as u64).div_ceil(rows) as u32, 1, 1],
-        block: [lanes as u32, rows as u32, 1],
-        shared_bytes: shared as u32,
-    };
-    (kind, geometry)
+/// The forward kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kernel {
+    /// RMSNorm and no further option; all operands of one type.
+    Plain { dtype: DType, short: bool },
+    /// The same with a residual.
+    Add { dtype: DType, short: bool },
+    /// Every option; all operands of one 16-bit type.
+    Every { dtype: DType, short: bool },
+    /// Every option, each operand of its own type.
+    Mixed { short: bool },
+    /// The same element by element.
+    Narrow,
 }
 
-/// True when a row cannot be read and written in whole, aligned 16-byte accesses.
-fn misaligned(block: &fflash_rms_norm_params, element_bytes: u64) -> bool {
-    let bytes = |elements: u64| elements.wrapping_mul(element_bytes);
-    let all = block.x as u64
-        | block.weight as u64
-        | block.out as u64
-        | bytes(block.width as u64)
-        | bytes(block.x_row_stride as u64)
-        | bytes(block.out_row_stride as u64);
-    !all.is_multiple_of(16)
+impl Kernel {
+    pub(crate) fn all() -> impl Iterator<Item = Kernel> {
+        let of = |short| {
+            let floats = DType::FLOATS.into_iter().flat_map(move |dtype| {
+                [Kernel::Plain { dtype, short }, Kernel::Add { dtype, short }]
+            });
+            let halves = HALVES.map(|dtype| Kernel::Every { dtype, short });
+            floats.chain(halves).chain([Kernel::Mixed { short }])
+        };
+        [false, true]
+            .into_iter()
+            .flat_map(of)
+            .chain([Kernel::Narrow])
+    }
+
+    /// Elements of a chunk, and bytes that it takes in shared memory.
+    fn chunk(self) -> (u64, u64) {
+        match self {
+            Kernel::Plain { dtype, .. } | Kernel::Add { dtype, .. } => {
+                (16 / dtype.size() as u64, 16)
+            }
+            Kernel::Every { .. } => (8, 16),
+            Kernel::Mixed { .. } => (4, 16),
+            Kernel::Narrow => (1, 4),
+        }
+    }
+
+    /// Chunks that a thread keeps in registers.
+    fn slots(self) -> u64 {
+        match self {
+            Kernel::Plain { .. } | Kernel::Add { .. } => 8,
+            Kernel::Every { .. } | Kernel::Mixed { .. } | Kernel::Narrow => 4,
+        }
+    }
+
+    /// The same for short rows, of which narrow ones have no kernel.
+    fn short(self) -> Option<Kernel> {
+        match self {
+            Kernel::Plain { dtype, .. } => Some(Kernel::Plain { dtype, short: true }),
+            Kernel::Add { dtype, .. } => Some(Kernel::Add { dtype, short: true }),
+            Kernel::Every { dtype, .. } => Some(Kernel::Every { dtype, short: true }),
+            Kernel::Mixed { .. } => Some(Kernel::Mixed { short: true }),
+            Kernel::Narrow => None,
+        }
+    }
+}
+
+/// The symbol of the entry point.
+impl std::fmt::Display for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let suffix = |short: bool| if short { "_short" } else { "" };
+        match self {
+            Kernel::Plain { dtype, short } => {
+                write!(f, "fflash_rms_norm_{dtype}{}", suffix(*short))
+            }
+            Kernel::Add { dtype, short } => {
+                write!(f, "fflash_add_rms_norm_{dtype}{}", suffix(*short))
+            }
+            Kernel::Every { dtype, short } => write!(f, "fflash_norm_{dtype}{}", suffix(*short)),
+            Kernel::Mixed { short } => write!(f, "fflash_norm_mixed{}", suffix(*short)),
+            Kernel::Narrow => write!(f, "fflash_norm_narrow"),
+        }
+    }
+}
+
+const HALVES: [DType; 2] = [DType::F16, DType::BF16];
+
+/// The backward kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum BackwardKernel {
+    /// dx and partial sums of dw; all operands of one 16-bit type.
+    Half { dtype: DType },
+    /// The same, each operand of its own type.
+    Mixed,
+    /// The same element by element.
+    Narrow,
+    /// dw of the partial sums.
+    Weight,
+}
+
+impl BackwardKernel {
+    pub(crate) fn all() -> impl Iterator<Item = BackwardKernel> {
+        let halves = HALVES.map(|dtype| BackwardKernel::Half { dtype });
+        halves.into_iter().chain([
+            BackwardKernel::Mixed,
+            BackwardKernel::Narrow,
+            BackwardKernel::Weight,
+        ])
+    }
+}
+
+/// The symbol of the entry point.
+impl std::fmt::Display for BackwardKernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BackwardKernel::Half { dtype } => write!(f, "fflash_norm_backward_{dtype}"),
+            BackwardKernel::Mixed => write!(f, "fflash_norm_backward_mixed"),
+            BackwardKernel::Narrow => write!(f, "fflash_norm_backward_narrow"),
+            BackwardKernel::Weight => write!(f, "fflash_norm_backward_weight"),
+        }
+    }
+}
+
+/// What decides how wide accesses to an operand may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    pub(crate) dtype: DType,
+    pub(crate) address: u64,
+    /// Strides of rows in elements.
+    pub(crate) strides: [i64; 2],
+}
+
+impl Access {
+    /// True when every row starts at a multiple of a chunk of so many elements.
+    fn allows(&self, chunk: u64) -> bool {
+        let bytes = |elements: i64| (elements as u64).wrapping_mul(self.dtype.size() as u64);
+        let all = self.address | bytes(self.strides[0]) | bytes(self.strides[1]);
+        all.is_multiple_of(chunk * self.dtype.size() as u64)
+    }
+}
+
+/// The widest kernel for rows of `width` elements of these operands, output included, and whether all have one type,
+/// of a quantised output not counting.
+pub(crate) fn widest<'a>(
+    width: u64,
+    operands: impl Iterator<Item = &'a Access> + Clone,
+) -> (u64, Option<DType>) {
+    let mut floats = operands
+        .clone()
+        .filter(|operand| operand.dtype.size() > 1)
+        .map(|operand| operand.dtype);
+    let first = floats.next();
+    let one = first.filter(|dtype| floats.all(|other| other == *dtype));
+    let fits = |chunk: u64| {
+        width.is_multiple_of(chunk) && operands.clone().all(|operand| operand.allows(chunk))
+    };
+    match one {
+        Some(dtype) if dtype.size() == 2 && fits(8) => (8, one),
+        _ if fits(4) => (4, one),
+        _ => (1, one),
+    }
+}
+
+/// Which kernel, and with what grid, block and shared memory; sets the block's `first_block`.
+pub(crate) fn plan(block: &mut fflash_norm_params, operands: &[Access]) -> (Kernel, Geometry) {
+    let width = block.width as u64;
+    let (chunk, dtype) = widest(width, operands.iter());
+    let flags = block.flags as u32;
+    let quantised = operands.iter().any(|operand| operand.dtype.size() == 1);
+    let is_plain = flags & (FFLASH_NORM_CENTRE | FFLASH_NORM_LLAMA | FFLASH_NORM_POST) == 0
+        && !quantised
+        && block.stat_width == block.width
+        && block.bias.is_null()
+        && block.gate.is_null()
+        && block
+            .parts
+            .iter()
+            .all(|part| part.rows == 0 || !part.weight.is_null());
+    let has_one_part = block.parts[1].rows == 0;
+    let long = match dtype {
+        _ if chunk == 1 => Kernel::Narrow,
+        Some(dtype) if 16 / dtype.size() as u64 != chunk => Kernel::Mixed { short: false },
+        Some(dtype) if is_plain && block.residual.is_null() => Kernel::Plain {
+            dtype,
+            short: false,
+        },
+        Some(dtype) if is_plain && has_one_part => Kernel::Add {
+            dtype,
+            short: false,
+        },
+        Some(dtype) if dtype.size() == 2 => Kernel::Every {
+            dtype,
+            short: false,
+        },
+        _ => Kernel::Mixed { short: false },
+    };
+    let slots = long.slots();
+    let chunks = width / chunk;
+    let (kernel, lanes) = match long.short() {
+        Some(short) if chunks <= SHORT_LANES * slots => {
+            // Two threads make a sector of 32 bytes.
+            let least = chunks.min(2);
+            (short, chunks.div_ceil(slots).next_power_of_two().max(least))
+        }
+        _ => {
+            let lanes = chunks.div_ceil(slots).next_multiple_of(WARP);
+            (long, lanes.min(MAX_THREADS))
+        }
+    };
+    let rows = [block.parts[0].rows, block.parts[1].rows].map(|rows| rows as u64);
+    let per_block = rows_of_block(rows[0] + rows[1], lanes);
+    let blocks = rows.map(|rows| rows.div_ceil(per_block));
+    block.first_block = blocks[0] as u32;
+    let (_, chunk_bytes) = kernel.chunk();
+    let shared = chunks
+        .saturating_sub(lanes * slots)
+        .saturating_mul(chunk_bytes);
+    let geometry = Geometry {
+        grid: [(blocks[0] + blocks[1]) as u32, 1, 1],
+        block: [lanes as u32, per_block as u32, 1],
+        shared_bytes: shared.min(MAX_SHARED_BYTES.into()) as u32,
+    };
+    (kernel, geometry)
+}
+
+/// The same for gradients, of a block whose `count` is set.
+pub(crate) fn plan_backward(
+    block: &fflash_norm_backward_params,
+    operands: &[Access],
+) -> (BackwardKernel, Geometry) {
+    let (chunk, dtype) = widest(block.width as u64, operands.iter());
+    let kernel = match (chunk, dtype) {
+        (8, Some(dtype)) => BackwardKernel::Half { dtype },
+        (1, _) => BackwardKernel::Narrow,
+        _ => BackwardKernel::Mixed,
+    };
+    let chunks = block.width as u64 / chunk;
+    let slots = if chunk == 4 { 4 } else { 2 };
+    let lanes = chunks.div_ceil(slots).next_multiple_of(WARP);
+    let lanes = lanes.min(MAX_THREADS);
+    let per_block = rows_of_block(block.count as u64, lanes);
+    let geometry = Geometry {
+        grid: [(block.count as u64).div_ceil(per_block) as u32, 1, 1],
+        block: [lanes as u32, per_block as u32, 1],
+        shared_bytes: 0,
+    };
+    (kernel, geometry)
 }
 
 /// Rows of a block: whole warps of them where a row does not span warps.
@@ -87,24 +278,68 @@ fn rows_of_block(rows: u64, lanes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::params::{fflash_norm_part, fflash_strides3};
 
-    fn block(rows: i64, width: i32, stride: i64, address: usize) -> fflash_rms_norm_params {
-        let address = std::ptr::without_provenance_mut(address);
-        fflash_rms_norm_params {
+    /// x, weight and out of one type at one address, with one stride.
+    fn block(rows: [i64; 2], width: i32) -> fflash_norm_params {
+        let null = std::ptr::null();
+        let address = std::ptr::without_provenance_mut(256);
+        let strides = fflash_strides3 {
+            tokens: 0,
+            heads: 0,
+        };
+        let part = |rows| fflash_norm_part {
             x: address,
             weight: address,
             out: address,
-            x_row_stride: stride,
-            out_row_stride: stride,
+            x_strides: strides,
+            out_strides: strides,
             rows,
+            heads: 1,
+        };
+        fflash_norm_params {
+            parts: rows.map(part),
+            residual: null,
+            residual_out: std::ptr::null_mut(),
+            post_weight: null,
+            bias: null,
+            gate: null,
+            scales: std::ptr::null_mut(),
+            residual_row_stride: 0,
+            residual_out_row_stride: 0,
+            gate_row_stride: 0,
+            scales_row_stride: 0,
+            scales_group_stride: 0,
+            first_block: 0,
             width,
+            stat_width: width,
+            group: 0,
+            flags: 0,
+            x_dtype: 0,
+            residual_dtype: 0,
+            weight_dtype: 0,
+            post_weight_dtype: 0,
+            bias_dtype: 0,
+            gate_dtype: 0,
+            out_dtype: 0,
             eps: 0.0,
-            weight_offset: 0.0,
+            inverse_scale: 1.0,
         }
     }
 
-    fn of(rows: i64, width: i32, element_bytes: usize) -> (RmsNormKind, Geometry) {
-        geometry(&block(rows, width, width.into(), 256), element_bytes)
+    fn access(dtype: DType, stride: i64, address: u64) -> Access {
+        Access {
+            dtype,
+            address,
+            strides: [stride, 0],
+        }
+    }
+
+    fn of(rows: i64, width: i32, dtype: DType) -> (Kernel, Geometry) {
+        plan(
+            &mut block([rows, 0], width),
+            &[access(dtype, width.into(), 256)],
+        )
     }
 
     fn launch(grid: u32, block: [u32; 2], shared_bytes: u32) -> Geometry {
@@ -115,52 +350,106 @@ mod tests {
         }
     }
 
+    fn plain(dtype: DType, short: bool) -> Kernel {
+        Kernel::Plain { dtype, short }
+    }
+
     #[test]
     fn usual_sizes() {
-        use RmsNormKind::{Long, Short};
-        assert_eq!(of(4096, 4096, 2), (Long, launch(4096, [64, 1], 0)));
-        assert_eq!(of(4096, 8192, 4), (Long, launch(4096, [256, 1], 0)));
-        assert_eq!(of(1, 5120, 2), (Long, launch(1, [96, 1], 0)));
+        let (half, float) = (DType::BF16, DType::F32);
+        let (long, short) = (plain(half, false), plain(half, true));
+        assert_eq!(of(4096, 4096, half), (long, launch(4096, [64, 1], 0)));
+        let f32_long = (plain(float, false), launch(4096, [256, 1], 0));
+        assert_eq!(of(4096, 8192, float), f32_long);
+        assert_eq!(of(1, 5120, half), (long, launch(1, [96, 1], 0)));
         // Heads of 128 and 256.
-        assert_eq!(of(1 << 20, 128, 2), (Short, launch(1 << 14, [2, 64], 0)));
-        assert_eq!(of(1 << 20, 256, 2), (Short, launch(1 << 15, [4, 32], 0)));
-        assert_eq!(of(5, 256, 2), (Short, launch(1, [4, 8], 0)));
-        assert_eq!(of(1, 8, 2), (Short, launch(1, [1, 32], 0)));
-        assert_eq!(of(1, 1024, 2), (Short, launch(1, [16, 2], 0)));
-        assert_eq!(of(1, 1032, 2), (Long, launch(1, [32, 1], 0)));
+        assert_eq!(of(1 << 20, 128, half), (short, launch(1 << 14, [2, 64], 0)));
+        assert_eq!(of(1 << 20, 256, half), (short, launch(1 << 15, [4, 32], 0)));
+        assert_eq!(of(5, 256, half), (short, launch(1, [4, 8], 0)));
+        assert_eq!(of(1, 8, half), (short, launch(1, [1, 32], 0)));
+        assert_eq!(of(1, 1024, half), (short, launch(1, [16, 2], 0)));
+        assert_eq!(of(1, 1032, half), (long, launch(1, [32, 1], 0)));
     }
 
     #[test]
     fn long_rows_continue_in_shared_memory() {
-        use RmsNormKind::{Long, Narrow};
-        assert_eq!(of(1, 32768, 2), (Long, launch(1, [512, 1], 0)));
-        assert_eq!(of(1, 32776, 2), (Long, launch(1, [512, 1], 16)));
-        assert_eq!(of(1, 40960, 4), (Long, launch(1, [512, 1], 96 * 1024)));
-        assert_eq!(of(1, 1 << 20, 4), (Long, launch(1, [512, 1], 96 * 1024)));
-        assert_eq!(of(1, 8193, 2), (Narrow, launch(1, [512, 1], 2)));
+        let (half, float) = (DType::F16, DType::F32);
+        let one = |kernel, shared| (kernel, launch(1, [512, 1], shared));
+        assert_eq!(of(1, 32768, half), one(plain(half, false), 0));
+        assert_eq!(of(1, 32776, half), one(plain(half, false), 16));
+        assert_eq!(of(1, 40960, float), one(plain(float, false), 96 * 1024));
+        assert_eq!(of(1, 1 << 20, float), one(plain(float, false), 96 * 1024));
+        assert_eq!(of(1, 2049, half), one(Kernel::Narrow, 4));
     }
 
     #[test]
     fn everything_must_be_aligned_for_wide_accesses() {
-        let kind = |block| geometry(&block, 2).0;
-        assert_eq!(kind(block(9, 64, 64, 16)), RmsNormKind::Short);
+        let kernel = |width, stride, address| {
+            let operand = access(DType::F16, stride, address);
+            plan(&mut block([9, 0], width), &[operand]).0
+        };
+        let mixed = Kernel::Mixed { short: true };
+        assert_eq!(kernel(64, 64, 16), plain(DType::F16, true));
         assert_eq!(
-            kind(block(9, 60, 64, 16)),
-            RmsNormKind::Narrow,
-            "the width is not a number of chunks"
+            kernel(60, 64, 16),
+            mixed,
+            "the width is a number of 8 bytes"
         );
+        assert_eq!(kernel(64, 68, 16), mixed, "later rows are at 8 bytes");
+        assert_eq!(kernel(64, 64, 8), mixed, "the first row is at 8 bytes");
+        assert_eq!(kernel(62, 64, 16), Kernel::Narrow);
+        assert_eq!(kernel(64, 66, 16), Kernel::Narrow);
+        assert_eq!(kernel(64, 64, 2), Kernel::Narrow);
+        // Bytes of a quantised output come in eights.
+        let out = |address| [access(DType::F16, 64, 16), access(DType::I8, 64, address)];
+        let every = Kernel::Every {
+            dtype: DType::F16,
+            short: true,
+        };
+        assert_eq!(plan(&mut block([9, 0], 64), &out(8)).0, every);
+        assert_eq!(plan(&mut block([9, 0], 64), &out(4)).0, mixed);
+        assert_eq!(plan(&mut block([9, 0], 64), &out(2)).0, Kernel::Narrow);
+    }
+
+    #[test]
+    fn options_and_types_choose_the_kernel() {
+        let halves = [access(DType::BF16, 64, 16); 2];
+        let kernel = |change: &dyn Fn(&mut fflash_norm_params), operands: &[Access]| {
+            let mut block = block([9, 0], 1 << 12);
+            change(&mut block);
+            plan(&mut block, operands).0
+        };
+        let (dtype, short) = (DType::BF16, false);
+        let every = Kernel::Every { dtype, short };
+        let some = std::ptr::without_provenance::<std::ffi::c_void>(16);
+        assert_eq!(kernel(&|_| (), &halves), plain(dtype, short));
+        let add = Kernel::Add { dtype, short };
+        assert_eq!(kernel(&|block| block.residual = some, &halves), add);
+        assert_eq!(kernel(&|block| block.bias = some, &halves), every);
+        assert_eq!(kernel(&|block| block.gate = some, &halves), every);
+        assert_eq!(kernel(&|block| block.stat_width = 5, &halves), every);
         assert_eq!(
-            kind(block(9, 64, 68, 16)),
-            RmsNormKind::Narrow,
-            "later rows are misaligned"
+            kernel(&|block| block.parts[0].weight = std::ptr::null(), &halves),
+            every
         );
-        assert_eq!(
-            kind(block(9, 64, 64, 8)),
-            RmsNormKind::Narrow,
-            "the first row is misaligned"
-        );
-        // A single row has stride 0.
-        assert_eq!(kind(block(1, 64, 0, 16)), RmsNormKind::Short);
+        for flag in [FFLASH_NORM_CENTRE, FFLASH_NORM_LLAMA, FFLASH_NORM_POST] {
+            assert_eq!(kernel(&|block| block.flags = flag as i32, &halves), every);
+        }
+        let mixed = Kernel::Mixed { short };
+        let types = [halves[0], access(DType::F32, 64, 16)];
+        assert_eq!(kernel(&|_| (), &types), mixed);
+        let floats = [types[1]; 2];
+        assert_eq!(kernel(&|_| (), &floats), plain(DType::F32, short));
+        assert_eq!(kernel(&|block| block.bias = some, &floats), mixed);
+    }
+
+    #[test]
+    fn parts_have_blocks_of_their_own() {
+        let mut two = block([100, 9], 128);
+        let (kernel, geometry) = plan(&mut two, &[access(DType::BF16, 128, 16)]);
+        assert_eq!(kernel, plain(DType::BF16, true));
+        assert_eq!(geometry, launch(7 + 1, [2, 16], 0));
+        assert_eq!(two.first_block, 7);
     }
 
     /// What the kernel relies on, for every width up to 20,000 and some beyond.
@@ -168,33 +457,35 @@ mod tests {
     fn the_preconditions_of_the_kernel_hold() {
         let widths = (1..20_000).chain([32_768, 40_961, 81_920, 1 << 24, i32::MAX]);
         for width in widths {
-            for (element_bytes, rows) in [(2, 1), (2, 100_003), (4, 1), (4, i64::from(i32::MAX))] {
-                let (kind, geometry) = of(rows, width, element_bytes);
+            for (dtype, rows, bias) in [
+                (DType::F16, 1, false),
+                (DType::F16, 100_003, true),
+                (DType::F32, 1, true),
+                (DType::F32, i64::from(i32::MAX), false),
+            ] {
+                let mut block = block([rows, 0], width);
+                if bias {
+                    block.bias = std::ptr::without_provenance(16);
+                }
+                let (kernel, geometry) = plan(&mut block, &[access(dtype, width.into(), 256)]);
                 let [lanes, y, z] = geometry.block.map(u64::from);
-                let case =
-                    format!("{rows} x {width}, {element_bytes} bytes: {kind:?}, {geometry:?}");
+                let case = format!("{rows} x {width}, {dtype}: {kernel:?}, {geometry:?}");
                 assert!(lanes * y <= MAX_THREADS && z == 1, "{case}");
                 assert!((lanes * y).is_multiple_of(WARP), "{case}");
                 assert!(u64::from(geometry.grid[0]) * y >= rows as u64, "{case}");
-                let (chunk, slots) = match kind {
-                    RmsNormKind::Narrow => (1, NARROW_SLOTS),
-                    _ => (16 / element_bytes as u64, SLOTS),
-                };
+                let (chunk, bytes) = kernel.chunk();
                 let chunks = width as u64 / chunk;
                 assert_eq!(chunks * chunk, width as u64, "{case}");
-                let beyond = chunks.saturating_sub(lanes * slots) * chunk * element_bytes as u64;
+                let beyond = chunks.saturating_sub(lanes * kernel.slots()) * bytes;
                 let shared = u64::from(geometry.shared_bytes);
                 assert_eq!(shared, beyond.min(MAX_SHARED_BYTES.into()), "{case}");
-                match kind {
-                    RmsNormKind::Short => {
-                        assert!(lanes.is_power_of_two() && lanes <= SHORT_LANES, "{case}");
-                        assert_eq!(beyond, 0, "{case}");
-                    }
-                    _ => {
-                        assert!(lanes.is_multiple_of(WARP), "{case}");
-                        assert!(y == 1 || lanes == WARP, "{case}");
-                        assert!(beyond == 0 || lanes == MAX_THREADS, "{case}");
-                    }
+                if Some(kernel) == kernel.short() {
+                    assert!(lanes.is_power_of_two() && lanes <= SHORT_LANES, "{case}");
+                    assert_eq!(beyond, 0, "{case}");
+                } else {
+                    assert!(lanes.is_multiple_of(WARP), "{case}");
+                    assert!(y == 1 || lanes == WARP, "{case}");
+                    assert!(beyond == 0 || lanes == MAX_THREADS, "{case}");
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! ([`check`]; the rule is FlashAttention's, <https://github.com/Dao-AILab/flash-attention>, `tests/`).
 
 mod bound;
+mod norm;
 mod prefill;
 mod rms_norm;
 mod rope;
@@ -13,9 +14,10 @@ mod rope;
 use std::marker::PhantomData;
 
 pub use bound::{Mismatch, check, error_bound};
+pub use norm::{NormInputs, NormOutputs, norm, rms_norm_backward, scales};
 pub use prefill::{Attention, AttentionOptions, prefill, prefill_with};
 pub use rms_norm::rms_norm;
-pub use rope::{Angles, rope};
+pub use rope::{Angles, quantise, rope};
 
 use crate::dtype::Element;
 use crate::error::LayoutError;
@@ -75,6 +77,21 @@ impl<T: Element, const R: usize> HostTensor<'_, T, R> {
     pub fn at(&self, index: [usize; R]) -> f64 {
         self.data[self.layout.position(index)].to_f64()
     }
+
+    /// The same values, row-major.
+    pub fn to_tensor(&self) -> Tensor<R> {
+        let mut tensor = Tensor::filled(self.shape(), 0.0);
+        for linear in 0..tensor.data.len() {
+            let mut rest = linear;
+            let mut index = [0; R];
+            for axis in (0..R).rev() {
+                index[axis] = rest % self.shape()[axis];
+                rest /= self.shape()[axis];
+            }
+            tensor.data[linear] = self.at(index);
+        }
+        tensor
+    }
 }
 
 /// A row-major result.
@@ -95,6 +112,11 @@ impl<const R: usize> Tensor<R> {
     /// Extents.
     pub fn shape(&self) -> [usize; R] {
         self.shape
+    }
+
+    /// The element at `index`.
+    pub fn at(&self, index: [usize; R]) -> f64 {
+        self.data[Layout::contiguous(self.shape).position(index)]
     }
 
     /// The elements in row-major order.

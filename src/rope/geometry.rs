@@ -1,188 +1,185 @@
-//! Launch geometry of the RoPE kernels: a pure function of the parameter block. It mirrors
+//! Launch geometry of the RoPE kernels: a pure function of the parameter block, which receives what depends on it. It mirrors
 //! kernels/rope/rope.cuh, which says what the numbers mean.
 
+use crate::error::{Error, Unsupported};
 use crate::launch::Geometry;
-use crate::launch::params::{fflash_rope_params, fflash_strides3};
+use crate::launch::params::{
+    FFLASH_PAGES_SAME, fflash_rope_heads, fflash_rope_pages, fflash_rope_params, fflash_strides3,
+};
 use crate::variant::RopeKind;
 
 /// The largest block.
 const MAX_THREADS: u64 = 256;
 /// The largest block in z (CUDA C++ Programming Guide, "Compute Capabilities").
 const MAX_BLOCK_Z: u64 = 64;
+/// Threads of a warp.
+const WARP: u64 = 32;
 /// Heads that a thread holds at once.
 const HEADS: u64 = 4;
+/// The same with the norm.
+const NORM_HEADS: u64 = 2;
 /// Tokens from twice which on blocks get more than one: below, more blocks are worth more.
 const MANY_TOKENS: u64 = 512;
+/// Bytes of shared memory for where a token goes in the cache.
+const PLACE_BYTES: u64 = 16;
 
-/// The most dynamic shared memory that [`geometry`] asks for: cos and sin for every pair of as many
-/// tokens as a block has room for, with up to 8 pairs a thread.
-pub(crate) const MAX_SHARED_BYTES: u32 = MAX_THREADS as u32 * 8 * 2 * size_of::<f32>() as u32;
+/// The most dynamic shared memory that [`geometry`] asks for. Angles: a token takes 16 bytes for each chunk of 4 pairs or more, and up
+/// to 48 floats of padding for each of its cosines and sines; a block has at most 64 tokens and 256 chunks, of 8 pairs each.
+/// Weights: two heads of at most 512 chunks of 16 bytes.
+pub(crate) const MAX_SHARED_BYTES: u32 = 48 * 1024;
+
+/// Heads longer than this are refused where they are moved whole: a block has a thread for every two chunks.
+pub(crate) const fn longest_head(kind: RopeKind, element_bytes: usize) -> usize {
+    let chunk = match kind {
+        RopeKind::Wide => 16 / element_bytes,
+        RopeKind::Narrow => 1,
+    };
+    2 * MAX_THREADS as usize * chunk
+}
+
+/// True when every head is moved whole, not only what rotates.
+fn moves_whole_heads(block: &fflash_rope_params) -> bool {
+    let elsewhere = |heads: &fflash_rope_heads| heads.x != heads.out.cast_const();
+    is_fused(block) || block.heads[..2].iter().any(elsewhere)
+}
+
+/// True for what only the fused kernels do.
+pub(crate) fn is_fused(block: &fflash_rope_params) -> bool {
+    block.normalise != 0 || !block.slots.is_null()
+}
 
 /// Which kernel, and with what grid, block and shared memory, for this block of parameters and
 /// `element_bytes`.
-pub(crate) fn geometry(block: &fflash_rope_params, element_bytes: usize) -> (RopeKind, Geometry) {
-    let pairs = block.rotary_pairs as u64;
-    let (kind, chunk) = if misaligned(block, element_bytes as u64) {
+///
+/// # Errors
+/// [`Unsupported::HeadTooLong`].
+pub(crate) fn geometry(
+    block: &mut fflash_rope_params,
+    element_bytes: usize,
+) -> Result<(RopeKind, Geometry), Error> {
+    let bytes = element_bytes as u64;
+    let (kind, chunk) = if misaligned(block, bytes) {
         (RopeKind::Narrow, 1)
     } else {
-        (RopeKind::Wide, 16 / element_bytes as u64)
+        (RopeKind::Wide, 16 / bytes)
     };
-    let chunks = pairs / chunk;
-    let (q_heads, k_heads) = (block.q_heads as u64, block.k_heads as u64);
-    let wanted = q_heads.div_ceil(HEADS) + k_heads.div_ceil(HEADS);
-    let heads = wanted.clamp(1, MAX_THREADS / chunks);
-    // Threads serve heads of q or of k, so there must be two where there are both.
-    let grid_y = if heads == 1 { wanted.clamp(1, 2) } else { 1 };
-    let room = (MAX_THREADS / (chunks * heads)).min(MAX_BLOCK_Z);
-    let tokens = (block.tokens as u64 / MANY_TOKENS).clamp(1, room);
+    let (pairs, head_dim) = (block.rotary_pairs as u64, block.head_dim as u64);
+    let mut columns = pairs / chunk;
+    if moves_whole_heads(block) {
+        let rest = (head_dim - 2 * pairs) / chunk;
+        columns += rest.div_ceil(2);
+    }
+    if columns > MAX_THREADS {
+        return Err(Unsupported::HeadTooLong {
+            op: "rope",
+            head_dim: block.head_dim as usize,
+            limit: longest_head(kind, element_bytes),
+        }
+        .into());
+    }
+    let norm = block.normalise != 0;
+    let lanes = if norm {
+        columns.next_power_of_two()
+    } else {
+        columns
+    };
+    let tokens = block.tokens as u64;
+    let (in_y, grid_y) = divide_threads(block, MAX_THREADS / lanes, lanes);
+    let room = (MAX_THREADS / (lanes * in_y)).min(MAX_BLOCK_Z);
+    let of_block = (tokens / MANY_TOKENS).clamp(1, room);
+    // Regions of 16 more than a multiple of 32 floats do not conflict.
+    let (region, plane) = match kind {
+        RopeKind::Wide => {
+            let region = (pairs.div_ceil(2) + 15) / 32 * 32 + 16;
+            (region, 2 * region)
+        }
+        RopeKind::Narrow => (pairs, pairs),
+    };
+    let weights = if norm { 2 * head_dim * bytes } else { 0 };
+    let shared = of_block * (2 * plane * size_of::<f32>() as u64 + PLACE_BYTES) + weights;
+    block.columns = columns as i32;
+    block.angle_region = region as i32;
     let geometry = Geometry {
-        grid: [
-            (block.tokens as u64).div_ceil(tokens) as u32,
-            grid_y as u32,
-            1,
-        ],
-        block: [chunks as u32, heads as u32, tokens as u32],
-        shared_bytes: (tokens * 2 * pairs * size_of::<f32>() as u64) as u32,
+        grid: [tokens.div_ceil(of_block) as u32, grid_y as u32, 1],
+        block: [lanes as u32, in_y as u32, of_block as u32],
+        shared_bytes: shared as u32,
     };
-    (kind, geometry)
+    Ok((kind, geometry))
 }
 
-/// True when the halves of the rotated part cannot be moved in whole, aligned 16-byte accesses.
+/// Divides threads in y among the heads of q, k and v, and says how many a block has, with room for `room`, and how many blocks there are.
+fn divide_threads(block: &mut fflash_rope_params, room: u64, lanes: u64) -> (u64, u64) {
+    let norm = block.normalise != 0;
+    let many = block.tokens as u64 >= 2 * MANY_TOKENS;
+    // With many tokens, fewer threads to a token are enough, and share what the block reads once.
+    let each = if norm && !many { NORM_HEADS } else { HEADS };
+    let heads = block.heads.map(|heads| heads.heads as u64);
+    let roles = heads.iter().filter(|&&heads| heads > 0).count() as u64;
+    let wanted: u64 = heads.iter().map(|heads| heads.div_ceil(each)).sum();
+    let mut in_y = wanted.clamp(1, room);
+    if norm && lanes < WARP {
+        in_y = in_y.next_multiple_of(WARP / lanes);
+    }
+    // Threads serve heads of q, of k or of v, so there must be one for each.
+    let grid_y = roles.div_ceil(in_y).max(1);
+    let threads = (in_y * grid_y).min(wanted.max(roles));
+    let total: u64 = heads.iter().sum();
+    let mut left = threads;
+    let mut roles_left = roles;
+    let mut lots = 1;
+    for (heads, &count) in block.heads.iter_mut().zip(&heads) {
+        if count == 0 {
+            heads.threads = 0;
+            continue;
+        }
+        roles_left -= 1;
+        // Its share to the nearest, but one for each of those to come; the last gets what is left.
+        let share = if roles_left == 0 {
+            left
+        } else {
+            ((2 * count * threads + total) / (2 * total)).clamp(1, left - roles_left)
+        };
+        left -= share;
+        heads.threads = share as i32;
+        let held = if norm { NORM_HEADS } else { HEADS };
+        lots = lots.max(count.div_ceil(share * held));
+    }
+    block.lots = lots as i32;
+    (in_y, grid_y)
+}
+
+/// True when heads cannot be moved in whole, aligned 16-byte accesses.
 fn misaligned(block: &fflash_rope_params, element_bytes: u64) -> bool {
     let bytes = |elements: u64| elements.wrapping_mul(element_bytes);
     let of = |strides: &fflash_strides3| bytes(strides.tokens as u64) | bytes(strides.heads as u64);
-    let all = block.q as u64
-        | block.k as u64
-        | of(&block.q_strides)
-        | of(&block.k_strides)
-        | bytes(block.rotary_pairs as u64);
+    let of_heads = |heads: &fflash_rope_heads| {
+        let addresses = heads.x as u64 | heads.out as u64 | heads.weight as u64;
+        addresses | of(&heads.x_strides) | of(&heads.out_strides)
+    };
+    // Pages of FP8 are written in accesses of as many bytes as a chunk has elements: their address counts like an index.
+    let same = block.cache_type == FFLASH_PAGES_SAME as i32;
+    let of_pages = |pages: &fflash_rope_pages| {
+        let address = pages.pages as u64;
+        let address = if same { address } else { bytes(address) };
+        let strides = [pages.page_stride, pages.token_stride, pages.head_stride];
+        strides
+            .iter()
+            .fold(address, |all, &stride| all | bytes(stride as u64))
+    };
+    let mut all = bytes(block.rotary_pairs as u64) | bytes(block.rotary_offset as u64);
+    if moves_whole_heads(block) {
+        all |= bytes(block.head_dim as u64);
+    }
+    all = block
+        .heads
+        .iter()
+        .fold(all, |all, heads| all | of_heads(heads));
+    all = block
+        .pages
+        .iter()
+        .fold(all, |all, pages| all | of_pages(pages));
     !all.is_multiple_of(16)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rope::MAX_PAIRS;
-
-    fn block(tokens: i64, heads: [i32; 2], rotary_pairs: i32) -> fflash_rope_params {
-        let strides = |heads: i32| fflash_strides3 {
-            tokens: i64::from(heads) * 512,
-            heads: 512,
-        };
-        let address = std::ptr::without_provenance_mut(256);
-        fflash_rope_params {
-            q: address,
-            k: address,
-            positions: std::ptr::null(),
-            table: std::ptr::null(),
-            q_strides: strides(heads[0]),
-            k_strides: strides(heads[1]),
-            table_position_stride: 0,
-            table_part_stride: 0,
-            tokens,
-            q_heads: heads[0],
-            k_heads: heads[1],
-            rotary_pairs,
-            interleaved: 0,
-            turns: [0; MAX_PAIRS],
-        }
-    }
-
-    #[test]
-    fn usual_sizes() {
-        let of = |tokens, heads, pairs, bytes| geometry(&block(tokens, heads, pairs), bytes);
-        let launch = |kind, grid: [u32; 2], block, shared_bytes| {
-            let geometry = Geometry {
-                grid: [grid[0], grid[1], 1],
-                block,
-                shared_bytes,
-            };
-            (kind, geometry)
-        };
-        use RopeKind::{Narrow, Wide};
-        // 32 + 8 heads of 128: 10 threads for each of 8 chunks, up to 3 tokens.
-        let one = |grid| launch(Wide, [grid, 1], [8, 10, 1], 512);
-        assert_eq!(of(1, [32, 8], 64, 2), one(1));
-        assert_eq!(of(1000, [32, 8], 64, 2), one(1000));
-        let three = launch(Wide, [1366, 1], [8, 10, 3], 3 * 512);
-        assert_eq!(of(4096, [32, 8], 64, 2), three);
-        // 4 + 1 heads of 256 in f32.
-        let two = launch(Wide, [2048, 1], [32, 2, 4], 4 * 1024);
-        assert_eq!(of(8192, [4, 1], 128, 4), two);
-        // More heads than a block has room for are visited in turn.
-        assert_eq!(
-            of(1, [128, 128], 64, 2),
-            launch(Wide, [1, 1], [8, 32, 1], 512)
-        );
-        // No room for threads of both tensors.
-        let odd = launch(Narrow, [7, 2], [255, 1, 1], 255 * 8);
-        assert_eq!(of(7, [4, 1], 255, 2), odd);
-        let alone = launch(Narrow, [7, 1], [255, 1, 1], 255 * 8);
-        assert_eq!(of(7, [4, 0], 255, 2), alone);
-    }
-
-    #[test]
-    fn everything_must_be_aligned_for_wide_accesses() {
-        let kind = |change: &dyn Fn(&mut fflash_rope_params)| {
-            let mut block = block(3, [2, 1], 32);
-            change(&mut block);
-            geometry(&block, 2).0
-        };
-        assert_eq!(kind(&|_| ()), RopeKind::Wide);
-        assert_eq!(kind(&|block| block.rotary_pairs = 12), RopeKind::Narrow);
-        assert_eq!(kind(&|block| block.q_strides.heads += 4), RopeKind::Narrow);
-        assert_eq!(kind(&|block| block.k_strides.tokens += 1), RopeKind::Narrow);
-        assert_eq!(
-            kind(&|block| block.k = std::ptr::without_provenance_mut(264)),
-            RopeKind::Narrow
-        );
-        // An absent k has a null address and no strides.
-        let absent = |block: &mut fflash_rope_params| {
-            block.k = std::ptr::null_mut();
-            block.k_heads = 0;
-            block.k_strides = fflash_strides3 {
-                tokens: 0,
-                heads: 0,
-            };
-        };
-        assert_eq!(kind(&absent), RopeKind::Wide);
-    }
-
-    /// What the kernel relies on.
-    #[test]
-    fn the_preconditions_of_the_kernel_hold() {
-        for pairs in 1..=MAX_PAIRS as i32 {
-            for heads in [
-                [1, 0],
-                [1, 1],
-                [4, 1],
-                [28, 4],
-                [32, 8],
-                [0, 3],
-                [1000, 1000],
-            ] {
-                for (tokens, bytes) in [(1, 2), (100_000, 2), (513, 4), (i32::MAX.into(), 4)] {
-                    let (kind, geometry) = geometry(&block(tokens, heads, pairs), bytes);
-                    let case =
-                        format!("{tokens} tokens, {heads:?} heads, {pairs} pairs: {geometry:?}");
-                    let [x, y, z] = geometry.block.map(u64::from);
-                    let chunk = match kind {
-                        RopeKind::Wide => 16 / bytes as u64,
-                        RopeKind::Narrow => 1,
-                    };
-                    assert_eq!(x * chunk, pairs as u64, "{case}");
-                    assert!(x * y * z <= MAX_THREADS && z <= MAX_BLOCK_Z, "{case}");
-                    assert!(u64::from(geometry.grid[0]) * z >= tokens as u64, "{case}");
-                    assert_eq!(
-                        u64::from(geometry.shared_bytes),
-                        z * pairs as u64 * 8,
-                        "{case}"
-                    );
-                    assert!(geometry.shared_bytes <= MAX_SHARED_BYTES, "{case}");
-                    let both = heads.iter().all(|&heads| heads > 0);
-                    assert!(!both || y * u64::from(geometry.grid[1]) >= 2, "{case}");
-                }
-            }
-        }
-    }
-}
+mod tests;

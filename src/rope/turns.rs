@@ -6,110 +6,23 @@
 //! remains is the rounding to 2^-64 of a turn: 4e-10 radians at position 2^31.
 
 use super::MAX_PAIRS;
+use super::double::DoubleDouble;
+use super::frequencies::InvFreq;
 
-/// Turns per position of every pair, 0.64 fixed point rounded to nearest:
-/// `scale * base^(-p / rotary_pairs) / 2π mod 1`.
-pub(crate) fn turns(base: f64, scale: f64, rotary_pairs: usize) -> [u64; MAX_PAIRS] {
-    let ratio = inverse_root(base, rotary_pairs);
-    let mut frequency = TURNS_PER_RADIAN.times(scale);
+/// Turns per position of every pair, 0.64 fixed point rounded to nearest: `radians / 2π mod 1`.
+pub(crate) fn turns(frequencies: &InvFreq) -> [u64; MAX_PAIRS] {
     let mut turns = [0; MAX_PAIRS];
-    for turn in turns.iter_mut().take(rotary_pairs) {
-        *turn = frequency.fraction();
-        frequency = frequency.mul(ratio);
+    for (turn, &radians) in turns.iter_mut().zip(frequencies.exact()) {
+        *turn = radians.mul(TURNS_PER_RADIAN).fraction();
     }
     turns
 }
 
 /// `1 / 2π`.
-const TURNS_PER_RADIAN: DoubleDouble = DoubleDouble {
+pub(crate) const TURNS_PER_RADIAN: DoubleDouble = DoubleDouble {
     hi: 0.159_154_943_091_895_35,
     lo: -9.839_338_337_591_243e-18,
 };
-
-/// `base^(-1/n)`, by one step of Newton's method from the f64 value.
-fn inverse_root(base: f64, n: usize) -> DoubleDouble {
-    let start = base.powf(-1.0 / n as f64);
-    // With r = start * (1 + d), base * r^n is 1 where n * d = 1 - base * start^n, but for d^2.
-    let residual = DoubleDouble::from(start).pow(n).times(base).plus(-1.0);
-    let correction = -residual.hi / n as f64;
-    DoubleDouble::sum(start, start * correction)
-}
-
-/// The unevaluated sum of two f64 that do not overlap: about 106 significant bits. T. J. Dekker, "A
-/// floating-point technique for extending the available precision" (Numer. Math. 18, 1971).
-#[derive(Debug, Clone, Copy)]
-struct DoubleDouble {
-    hi: f64,
-    lo: f64,
-}
-
-impl From<f64> for DoubleDouble {
-    fn from(hi: f64) -> Self {
-        Self { hi, lo: 0.0 }
-    }
-}
-
-impl DoubleDouble {
-    /// `a + b`, exactly.
-    fn sum(a: f64, b: f64) -> Self {
-        let hi = a + b;
-        let of_b = hi - a;
-        let lo = (a - (hi - of_b)) + (b - of_b);
-        Self { hi, lo }
-    }
-
-    /// `a * b`, exactly unless it over- or underflows. Fused multiply-add would be shorter, but is a
-    /// slow library call on processors that are not known to have it.
-    fn product(a: f64, b: f64) -> Self {
-        let split = |x: f64| {
-            let scaled = x * 134_217_729.0; // 2^27 + 1
-            let hi = scaled - (scaled - x);
-            (hi, x - hi)
-        };
-        let hi = a * b;
-        let ((a_hi, a_lo), (b_hi, b_lo)) = (split(a), split(b));
-        let lo = ((a_hi * b_hi - hi) + a_hi * b_lo + a_lo * b_hi) + a_lo * b_lo;
-        Self { hi, lo }
-    }
-
-    fn plus(self, x: f64) -> Self {
-        let sum = Self::sum(self.hi, x);
-        Self::sum(sum.hi, sum.lo + self.lo)
-    }
-
-    fn times(self, x: f64) -> Self {
-        let product = Self::product(self.hi, x);
-        Self::sum(product.hi, product.lo + self.lo * x)
-    }
-
-    fn mul(self, other: Self) -> Self {
-        let product = Self::product(self.hi, other.hi);
-        let cross = self.hi * other.lo + self.lo * other.hi;
-        Self::sum(product.hi, product.lo + cross)
-    }
-
-    fn pow(self, exponent: usize) -> Self {
-        let bits = (0..usize::BITS - exponent.leading_zeros()).rev();
-        bits.fold(Self::from(1.0), |power, bit| {
-            let square = power.mul(power);
-            if exponent >> bit & 1 == 1 {
-                square.mul(self)
-            } else {
-                square
-            }
-        })
-    }
-
-    /// The fractional part, 0.64 fixed point rounded to nearest.
-    fn fraction(self) -> u64 {
-        // The remainder and multiplying by 2^64 are exact; so are whole and rest of each part.
-        let scaled = |x: f64| x % 1.0 * 2f64.powi(64);
-        let (hi, lo) = (scaled(self.hi), scaled(self.lo));
-        let rest = hi.fract() + lo.fract();
-        let whole = hi as i128 + lo as i128 + rest.round() as i128;
-        whole as u64
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -176,7 +89,7 @@ mod tests {
             ),
         ];
         for (base, scale, pairs, expected) in cases {
-            let turns = turns(base, scale, pairs);
+            let turns = turns(&InvFreq::powers(base, scale, pairs));
             for &(p, want) in expected {
                 assert_eq!(
                     turns[p], want,
@@ -209,7 +122,7 @@ mod tests {
             (2_147_483_647, 17, 0x0d95_c951_cd6c_000f),
             (2_147_483_647, 63, 0x7179_93b9_31a5_cfdc),
         ];
-        let turns = turns(10_000.0, 1.0, 64);
+        let turns = turns(&InvFreq::powers(10_000.0, 1.0, 64));
         for (position, pair, want) in expected {
             let fraction = turns[pair].wrapping_mul(position);
             let error = fraction.wrapping_sub(want).cast_signed().unsigned_abs();
@@ -225,7 +138,7 @@ mod tests {
     fn absurd_frequencies_do_not_panic() {
         for base in [f64::MIN_POSITIVE, 1e-300, 1e300, f64::MAX] {
             for scale in [f64::MIN, 0.0, f64::MAX] {
-                turns(base, scale, MAX_PAIRS);
+                turns(&InvFreq::powers(base, scale, MAX_PAIRS));
             }
         }
     }

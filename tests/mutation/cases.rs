@@ -1,19 +1,26 @@
 //! Small launches of every kernel that between them take every path: what mutants are told apart by.
 
+#[path = "norm_cases.rs"]
+mod norm_cases;
+
 use std::error::Error;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use cusim::record::Recording;
 use ferroflash::{
-    Bias, BlockMask, BlockShape, CuSeqlens, Float, Frequencies, Kernels, Layout, Mask, PageLayout,
-    PageTable, Positions, Prefill, PrefillArgs, PrefillOptions, PrefillPagedArgs,
-    PrefillVarlenArgs, RmsNorm, Rope, RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
+    Element, Float, Kernels, Layout, Mask, Prefill, PrefillArgs, PrefillOptions, TensorView,
+    TensorViewMut,
 };
 use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
+
+#[path = "prefill_options.rs"]
+mod prefill_options;
+#[path = "rope_cases.rs"]
+mod rope_cases;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -28,15 +35,13 @@ pub fn record() -> Result<Vec<Recording>> {
     cusim::record(true);
     prefill_cases::<f16>(&device)?;
     prefill_cases::<bf16>(&device)?;
-    option_cases::<f16>(&device)?;
-    option_cases::<bf16>(&device)?;
-    option_cases::<f32>(&device)?;
-    norm_cases::<f16>(&device)?;
-    norm_cases::<bf16>(&device)?;
-    norm_cases::<f32>(&device)?;
-    rope_cases::<f16>(&device)?;
-    rope_cases::<bf16>(&device)?;
-    rope_cases::<f32>(&device)?;
+    prefill_options::all::<f16>(&device)?;
+    prefill_options::all::<bf16>(&device)?;
+    prefill_options::all::<f32>(&device)?;
+    norm_cases::record(&device)?;
+    rope_cases::all::<f16>(&device)?;
+    rope_cases::all::<bf16>(&device)?;
+    rope_cases::all::<f32>(&device)?;
     let recordings = cusim::take_recordings();
     cusim::record(false);
     let without_case = Kernels::names().find(|name| {
@@ -61,7 +66,7 @@ struct Tensor<T, const R: usize> {
     layout: Layout<R>,
 }
 
-impl<T: Float, const R: usize> Tensor<T, R> {
+impl<T: Element, const R: usize> Tensor<T, R> {
     /// Row-major, with `gap` elements behind every row and one row of them behind every matrix.
     fn new(device: &Device, shape: [usize; R], gap: usize, deviation: f64) -> Result<Self> {
         let mut strides = [1; R];
@@ -189,330 +194,4 @@ fn prefill<T: Float>(
         options: PrefillOptions::default(),
     };
     Ok(device.kernels.prefill(&device.stream, op, args)?)
-}
-
-/// Two requests, packed or in pages, with every option by turns, of heads for each of the kernels that have them.
-fn option_cases<T: Float>(device: &Device) -> Result<()> {
-    let size = |n: u32| n.try_into().expect("not 0");
-    let masks = [
-        Mask::Causal,
-        Mask::Window {
-            left: Some(9),
-            right: Some(4),
-        },
-        Mask::Chunked {
-            size: size(11),
-            causal: false,
-        },
-        Mask::PrefixLm,
-        Mask::Full,
-    ];
-    for (turn, mask) in masks.into_iter().enumerate() {
-        let op = Prefill {
-            mask,
-            sink_tokens: [0, 3][turn % 2],
-            softmax_scale: [None, Some(-0.2)][turn / 2 % 2],
-            softcap: [None, Some(3.0)][turn / 3 % 2],
-        };
-        for (head_dim, head_dim_v) in [(40, 64), (72, 128), (248, 256), (576, 512)] {
-            options_case::<T>(device, &op, turn, head_dim, head_dim_v)?;
-        }
-    }
-    // Rows that end in each pass of the copies, and every head dimension of a square.
-    for (rows, head_dim_v) in [(15, 8), (16, 120), (17, 264), (33, 504)] {
-        let q = Tensor::<T, 3>::new(device, [rows, 3, 24], 0, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [19, 1, 24], 0, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [19, 1, head_dim_v], 0, 1.0)?;
-        packed(
-            device,
-            &Prefill::default(),
-            &q,
-            &k,
-            &v,
-            [&[rows], &[19]],
-            PrefillOptions::default(),
-        )?;
-    }
-    Ok(())
-}
-
-fn options_case<T: Float>(
-    device: &Device,
-    op: &Prefill,
-    turn: usize,
-    head_dim: usize,
-    head_dim_v: usize,
-) -> Result<()> {
-    const Q_LENS: [usize; 2] = [37, 9];
-    const K_LENS: [usize; 2] = [21, 60];
-    let stream = &device.stream;
-    let size = |n: u32| n.try_into().expect("not 0");
-    let q = Tensor::<T, 3>::new(device, [46, 4, head_dim], 8, 1.0)?;
-    let k = Tensor::<T, 3>::new(device, [81, 2, head_dim], 8, 1.0)?;
-    let v = Tensor::<T, 3>::new(device, [81, 2, head_dim_v], 8, 2.0)?;
-    let sinks = Tensor::<f32, 1>::new(device, [4], 0, 2.0)?;
-    let slopes = Tensor::<f32, 2>::new(device, [2, 4], 1, 0.2)?;
-    let biases = (
-        Tensor::<f16, 4>::new(device, [1, 4, 46, 64], 3, 1.0)?,
-        Tensor::<bf16, 4>::new(device, [1, 4, 46, 64], 0, 1.0)?,
-        Tensor::<f32, 4>::new(device, [1, 4, 46, 64], 1, 1.0)?,
-    );
-    let prefixes = stream.clone_htod(&[5, 70])?;
-    let mut random = StdRng::seed_from_u64(turn as u64);
-    let bits: Vec<u8> = (0..46 * 8).map(|_| random.random()).collect();
-    let bits = stream.clone_htod(&bits)?;
-    let shape = BlockShape {
-        block_q: size(5),
-        block_k: size(7),
-        query_blocks: 10,
-        key_blocks: 40,
-    };
-    let (mut offsets, mut listed) = (vec![0], Vec::new());
-    for _ in 0..2 * 2 * shape.query_blocks {
-        listed.extend((0..shape.key_blocks).filter(|_| random.random_bool(0.4)));
-        offsets.push(listed.len());
-    }
-    let blocks = BlockMask::new(stream, shape, 2, 2, &offsets, &listed)?;
-    let options = || -> Result<PrefillOptions<'_>> {
-        Ok(PrefillOptions {
-            sinks: (turn != 1).then(|| sinks.view()).transpose()?,
-            alibi_slopes: (turn % 2 == 0).then(|| slopes.view()).transpose()?,
-            bias: match turn {
-                0 => Some(Bias::F16(biases.0.view()?)),
-                1 => Some(Bias::BF16(biases.1.view()?)),
-                2 => Some(Bias::F32(biases.2.view()?)),
-                _ => None,
-            },
-            prefix_lens: match op.mask {
-                Mask::PrefixLm => Some(TensorView::contiguous(prefixes.as_view(), [2])?),
-                _ => None,
-            },
-            bit_mask: match turn {
-                2 | 3 => Some(TensorView::contiguous(bits.as_view(), [1, 46, 8])?),
-                _ => None,
-            },
-            block_mask: (turn > 2).then_some(&blocks),
-        })
-    };
-    packed(device, op, &q, &k, &v, [&Q_LENS, &K_LENS], options()?)?;
-    paged(
-        device,
-        op,
-        &q,
-        [&Q_LENS, &K_LENS],
-        [head_dim, head_dim_v],
-        options()?,
-    )
-}
-
-fn packed<T: Float>(
-    device: &Device,
-    op: &Prefill,
-    q: &Tensor<T, 3>,
-    k: &Tensor<T, 3>,
-    v: &Tensor<T, 3>,
-    [q_lens, k_lens]: [&[usize]; 2],
-    options: PrefillOptions<'_>,
-) -> Result<()> {
-    let [tokens, heads, _] = q.layout.shape();
-    let head_dim_v = v.layout.shape()[2];
-    let mut o = Tensor::<T, 3>::new(device, [tokens, heads, head_dim_v], 8, 55.0)?;
-    let mut lse = Tensor::<f32, 2>::new(device, [heads, tokens], 1, 55.0)?;
-    let cu_seqlens_q = CuSeqlens::from_lengths(&device.stream, q_lens)?;
-    let cu_seqlens_k = CuSeqlens::from_lengths(&device.stream, k_lens)?;
-    let args = PrefillVarlenArgs {
-        q: q.view()?,
-        k: k.view()?,
-        v: v.view()?,
-        o: o.view_mut()?,
-        lse: Some(lse.view_mut()?),
-        cu_seqlens_q: &cu_seqlens_q,
-        cu_seqlens_k: &cu_seqlens_k,
-        options,
-    };
-    Ok(device.kernels.prefill_varlen(&device.stream, op, args)?)
-}
-
-/// Pages of 6 keys, of which one does not exist.
-fn paged<T: Float>(
-    device: &Device,
-    op: &Prefill,
-    q: &Tensor<T, 3>,
-    [q_lens, k_lens]: [&[usize]; 2],
-    [head_dim, head_dim_v]: [usize; 2],
-    options: PrefillOptions<'_>,
-) -> Result<()> {
-    let stream = &device.stream;
-    let [tokens, heads, _] = q.layout.shape();
-    let k = Tensor::<T, 4>::new(device, [16, 2, 6, head_dim], 0, 1.0)?;
-    let v = Tensor::<T, 4>::new(device, [16, 2, 6, head_dim_v], 8, 1.0)?;
-    let mut o = Tensor::<T, 3>::new(device, [tokens, heads, head_dim_v], 0, 55.0)?;
-    let table: Vec<i32> = (0..20).map(|i| i * 7 % 17).collect();
-    let lens: Vec<i32> = k_lens.iter().map(|&len| len as i32).collect();
-    let pages =
-        PageTable::from_device(6, 10, stream.clone_htod(&table)?, stream.clone_htod(&lens)?)?;
-    let mut error = stream.alloc_zeros::<i32>(1)?;
-    let cu_seqlens_q = CuSeqlens::from_lengths(stream, q_lens)?;
-    let args = PrefillPagedArgs {
-        q: q.view()?,
-        k_cache: k.view()?,
-        v_cache: v.view()?,
-        layout: PageLayout::Hnd,
-        o: o.view_mut()?,
-        lse: None,
-        cu_seqlens_q: &cu_seqlens_q,
-        pages: &pages,
-        page_error: Some(TensorViewMut::contiguous(error.as_view_mut(), [1])?),
-        options,
-    };
-    Ok(device.kernels.prefill_paged(stream, op, args)?)
-}
-
-fn norm_cases<T: Float>(device: &Device) -> Result<()> {
-    let plain = RmsNorm {
-        eps: 1e-5,
-        weight: WeightForm::Plain,
-    };
-    let one_plus = RmsNorm {
-        weight: WeightForm::OnePlus,
-        ..plain
-    };
-    let chunk = 16 / size_of::<T>();
-    let run = |op: RmsNorm, rows, width, gap, deviation| {
-        norm::<T>(device, &op, [rows, width], gap, deviation)
-    };
-    // Chunks of 16 bytes in rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
-    let twos = (0..8).map(|slot| 2 * slot + 1);
-    for chunks in twos.chain([24, 60, 127]) {
-        run(plain, 35, chunks * chunk, chunk, 1.0)?;
-        run(one_plus, 3, chunks * chunk, 0, 1.0)?;
-    }
-    // Several warps, of which the last ends in each of its slots; what registers and then shared memory
-    // have no room for.
-    let slots = (0..8).map(|slot| 256 + 32 * slot + 5);
-    let beyond = [4096 + 100, 4096 + 1000, 4096 + 6144 + 700];
-    for chunks in [130].into_iter().chain(slots).chain(beyond) {
-        run(plain, 2, chunks * chunk, chunk, 1.0)?;
-        run(one_plus, 1, chunks * chunk, 0, 1.0)?;
-    }
-    // The same, element by element.
-    let slots = (0..16).map(|slot| 512 + 32 * slot + 5);
-    let kept = 96 * 1024 / size_of::<T>();
-    let beyond = [8192 + 101, 8192 + 1001, 8192 + kept + 701];
-    for width in [1, 77, 513].into_iter().chain(slots).chain(beyond) {
-        run(plain, 2, width, 1, 1.0)?;
-        run(one_plus, 1, width, 0, 1.0)?;
-    }
-    let tiny = |op: RmsNorm| RmsNorm { eps: 0.0, ..op };
-    // So many rows that a block has several, and the last block not all; those missing count as too small.
-    run(tiny(plain), 2051, 33, 0, 1.0)?;
-    run(tiny(plain), 2051, 129 * chunk, 0, 1.0)?;
-    // Squares that are too large, or too small; some infinite elements.
-    for deviation in [1e25, 1e-25, 3e38] {
-        let chunks = [1, 9, 24, 40, 400].map(|chunks| chunks * chunk);
-        for width in chunks.into_iter().chain([77, 99, 501, 1201]) {
-            run(tiny(plain), 2, width, 0, deviation)?;
-            run(tiny(one_plus), 2, width, 0, deviation)?;
-        }
-    }
-    // Of many means, some round otherwise without the last step of a division.
-    for (width, deviation) in [(77, 1e25), (501, 1e-25), (1201, 1e25)] {
-        run(tiny(plain), 16, width, 0, deviation)?;
-    }
-    Ok(())
-}
-
-fn norm<T: Float>(
-    device: &Device,
-    op: &RmsNorm,
-    [rows, width]: [usize; 2],
-    gap: usize,
-    deviation: f64,
-) -> Result<()> {
-    let x = Tensor::<T, 2>::new(device, [rows, width], gap, deviation)?;
-    let weight = Tensor::<T, 1>::new(device, [width], 0, 1.0)?;
-    let mut out = Tensor::<T, 2>::new(device, [rows, width], gap, 55.0)?;
-    let (kernels, stream) = (&device.kernels, &device.stream);
-    Ok(kernels.rms_norm(stream, op, x.view()?, weight.view()?, out.view_mut()?)?)
-}
-
-fn rope_cases<T: Float>(device: &Device) -> Result<()> {
-    let base = Frequencies::Base {
-        base: 10_000.0,
-        scale: 1.0,
-    };
-    let chunk = 16 / size_of::<T>();
-    for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
-        for frequencies in [base, Frequencies::Table] {
-            let op = Rope {
-                style,
-                rotary_dim: None,
-                frequencies,
-            };
-            let part = |dim| Rope {
-                rotary_dim: Some(dim),
-                ..op
-            };
-            let run = |op: Rope, shape, gap| rope::<T>(device, &op, shape, gap);
-            // Tokens, heads of q, of k, elements of a head.
-            run(op, [3, 5, 2, 8 * chunk], chunk)?;
-            run(part(4 * chunk), [2, 9, 0, 6 * chunk], 0)?;
-            run(op, [2, 0, 3, 2 * chunk], 0)?;
-            run(op, [3, 5, 2, 10], 3)?;
-            run(part(6), [2, 9, 0, 9], 0)?;
-            run(op, [2, 0, 3, 6], 1)?;
-            // Heads that end in each of a thread's slots.
-            for heads in 1..=9 {
-                run(op, [1, heads, 10 - heads, 2 * chunk], 0)?;
-                run(op, [1, heads, 10 - heads, 2], 0)?;
-            }
-            // So many tokens that a block has several, and the last block not all.
-            run(part(2 * chunk), [1031, 1, 1, 2 * chunk], 0)?;
-            run(op, [1031, 1, 1, 2], 0)?;
-            // So many heads that a thread visits several lots of them.
-            run(op, [1, 37, 61, 64 * chunk], 0)?;
-            for heads in [40, 48, 56] {
-                run(op, [1, heads, 0, 64 * chunk], 0)?;
-            }
-            for [q_heads, k_heads] in [[29, 21], [30, 23], [31, 24]] {
-                run(op, [1, q_heads, k_heads, 2 * 200], 1)?;
-            }
-            // More threads for a token than pairs.
-            run(op, [2, 40, 8, 2 * chunk], 0)?;
-            run(op, [2, 40, 8, 2], 0)?;
-        }
-    }
-    Ok(())
-}
-
-fn rope<T: Float>(
-    device: &Device,
-    op: &Rope,
-    [tokens, q_heads, k_heads, head_dim]: [usize; 4],
-    gap: usize,
-) -> Result<()> {
-    /// Positions of a table.
-    const TABLE: i32 = 40;
-    let is_table = op.frequencies == Frequencies::Table;
-    let mut random = StdRng::seed_from_u64(tokens as u64);
-    let largest = if is_table { TABLE - 1 } else { i32::MAX };
-    let numbers: Vec<i32> = (0..tokens)
-        .map(|_| random.random_range(0..=largest))
-        .collect();
-    let positions = Positions::new(&device.stream, &numbers)?;
-    let pairs = op.rotary_dim.unwrap_or(head_dim) / 2;
-    let table = Tensor::<f32, 3>::new(device, [TABLE as usize, 2, pairs], 0, 0.7)?;
-    let mut q = Tensor::<T, 3>::new(device, [tokens, q_heads, head_dim], gap, 1.0)?;
-    let mut k = Tensor::<T, 3>::new(device, [tokens, k_heads, head_dim], gap, 1.0)?;
-    let args = RopeArgs {
-        q: q.view_mut()?,
-        k: if k_heads > 0 {
-            Some(k.view_mut()?)
-        } else {
-            None
-        },
-        positions: &positions,
-        table: if is_table { Some(table.view()?) } else { None },
-    };
-    Ok(device.kernels.rope(&device.stream, op, args)?)
 }

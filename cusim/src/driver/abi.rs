@@ -82,6 +82,13 @@ impl<T> Clone for Out<T> {
 impl<T> Copy for Out<T> {}
 
 impl<T: Copy> Out<T> {
+    pub(super) const NULL: Self = Self(std::ptr::null_mut());
+
+    /// What is there, for arguments that are read and then replaced.
+    pub(super) fn get(self) -> Result<T, Status> {
+        In(self.0.cast_const()).get()
+    }
+
     pub(super) fn is_null(self) -> bool {
         self.0.is_null()
     }
@@ -232,6 +239,10 @@ impl HostIn {
 pub(crate) struct HostOut(*mut c_void);
 
 impl HostOut {
+    pub(super) fn pointer(self) -> *mut c_void {
+        self.0
+    }
+
     pub(super) fn address(self) -> usize {
         self.0.addr()
     }
@@ -258,7 +269,8 @@ impl HostOut {
     }
 }
 
-/// Addresses the unified interfaces pass for either memory.
+/// Addresses the unified interfaces pass for either memory, and those that captured work keeps: what it names in the
+/// memory of the host is the caller's to keep alive while its graph is launched.
 pub(super) fn host_in(address: u64) -> HostIn {
     HostIn(std::ptr::with_exposed_provenance(address as usize))
 }

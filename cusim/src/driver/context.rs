@@ -1,5 +1,7 @@
 //! Contexts: the primary one and others, and which of them a thread works in.
 
+use std::collections::HashSet;
+
 use super::abi::{In, Out, driver_api};
 use super::handle::{Handle, Object};
 use super::state::{State, check_initialized, current_handle, lock, with_stack};
@@ -7,6 +9,9 @@ use super::status::Status;
 
 /// A context.
 pub(crate) struct Context {
+    pub(super) device: usize,
+    /// Contexts of other devices whose memory kernels of this one may access.
+    pub(super) peers: HashSet<Handle<Context>>,
     flags: u32,
     limits: [usize; LIMITS.len()],
     cache_config: u32,
@@ -20,7 +25,7 @@ impl Object for Context {
     const WRONG: Status = Status::INVALID_CONTEXT;
 }
 
-/// The primary context of the device.
+/// The primary context of a device.
 #[derive(Default)]
 pub(super) struct Primary {
     handle: Option<Handle<Context>>,
@@ -36,8 +41,10 @@ const FLAGS: u32 = 0xff;
 const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
 
 impl State {
-    fn create_context(&mut self, flags: u32) -> Handle<Context> {
+    fn create_context(&mut self, device: usize, flags: u32) -> Handle<Context> {
         self.contexts.insert(Context {
+            device,
+            peers: HashSet::new(),
             flags,
             limits: LIMITS,
             cache_config: 0,
@@ -46,9 +53,21 @@ impl State {
         })
     }
 
+    /// The host waits for all that was issued.
+    fn synchronize_context(&mut self, context: Handle<Context>) -> Result<(), Status> {
+        self.check_no_capture_in(context)?;
+        self.check_unsafe()?;
+        self.timeline.synchronize_all();
+        Ok(())
+    }
+
     /// Destroys a context with everything in it.
     fn destroy_context(&mut self, handle: Handle<Context>) -> Result<(), Status> {
         self.contexts.remove(handle)?;
+        self.abandon_captures_in(handle);
+        // All that was issued is over before anything goes.
+        self.timeline.synchronize_all();
+        self.memory.begin("cuCtxDestroy", Vec::new());
         self.streams.retain(|stream| stream.context != handle);
         self.events.retain(|event| event.context != handle);
         self.functions.retain(|function| function.context != handle);
@@ -67,7 +86,14 @@ impl State {
         for library in self.libraries.iter_mut() {
             library.modules.remove(&handle);
         }
-        self.host.retain(|_, block| block.context != handle);
+        let blocks = self
+            .host
+            .iter()
+            .filter(|(_, block)| block.context == handle);
+        let blocks: Vec<usize> = blocks.map(|(&address, _)| address).collect();
+        for address in blocks {
+            self.unmap(address)?;
+        }
         Ok(())
     }
 }
@@ -85,8 +111,8 @@ fn create(out: Out<Handle<Context>>, flags: u32, device: i32) -> Result<(), Stat
     let out = out.required()?;
     let mut state = lock()?;
     check_flags(flags)?;
-    state.check_device(device)?;
-    let handle = state.create_context(flags);
+    let device = state.device(device)?;
+    let handle = state.create_context(device, flags);
     with_stack(|stack| stack.push(handle));
     out.set(handle)
 }
@@ -113,7 +139,7 @@ driver_api! {
 
     fn cuCtxDestroy_v2(context: Handle<Context>) {
         let mut state = lock()?;
-        if state.primary.handle == Some(context) {
+        if state.devices.iter().any(|device| device.primary.handle == Some(context)) {
             return Err(Status::INVALID_CONTEXT);
         }
         state.destroy_context(context)?;
@@ -128,27 +154,28 @@ driver_api! {
     fn cuDevicePrimaryCtxRetain(out: Out<Handle<Context>>, device: i32) {
         let out = out.required()?;
         let mut state = lock()?;
-        state.check_device(device)?;
-        let handle = match state.primary.handle {
+        let device = state.device(device)?;
+        let handle = match state.devices[device].primary.handle {
             Some(handle) => handle,
             None => {
-                let flags = state.primary.flags;
-                let handle = state.create_context(flags);
-                state.primary.handle = Some(handle);
+                let flags = state.devices[device].primary.flags;
+                let handle = state.create_context(device, flags);
+                state.devices[device].primary.handle = Some(handle);
                 handle
             }
         };
-        state.primary.users += 1;
+        state.devices[device].primary.users += 1;
         out.set(handle)
     }
 
     fn cuDevicePrimaryCtxRelease_v2(device: i32) {
         let mut state = lock()?;
-        state.check_device(device)?;
-        let handle = state.primary.handle.ok_or(Status::INVALID_CONTEXT)?;
-        state.primary.users = state.primary.users.saturating_sub(1);
-        if state.primary.users == 0 {
-            state.primary.handle = None;
+        let device = state.device(device)?;
+        let primary = &mut state.devices[device].primary;
+        let handle = primary.handle.ok_or(Status::INVALID_CONTEXT)?;
+        primary.users = primary.users.saturating_sub(1);
+        if primary.users == 0 {
+            primary.handle = None;
             state.destroy_context(handle)?;
         }
         Ok(())
@@ -156,9 +183,10 @@ driver_api! {
 
     fn cuDevicePrimaryCtxReset_v2(device: i32) {
         let mut state = lock()?;
-        state.check_device(device)?;
-        if let Some(handle) = state.primary.handle.take() {
-            state.primary.users = 0;
+        let device = state.device(device)?;
+        let primary = &mut state.devices[device].primary;
+        if let Some(handle) = primary.handle.take() {
+            primary.users = 0;
             state.destroy_context(handle)?;
         }
         Ok(())
@@ -166,10 +194,11 @@ driver_api! {
 
     fn cuDevicePrimaryCtxSetFlags_v2(device: i32, flags: u32) {
         let mut state = lock()?;
-        state.check_device(device)?;
+        let device = state.device(device)?;
         check_flags(flags)?;
-        state.primary.flags = flags;
-        if let Some(handle) = state.primary.handle {
+        let primary = &mut state.devices[device].primary;
+        primary.flags = flags;
+        if let Some(handle) = primary.handle {
             state.contexts.get_mut(handle)?.flags = flags;
         }
         Ok(())
@@ -177,9 +206,9 @@ driver_api! {
 
     fn cuDevicePrimaryCtxGetState(device: i32, flags: Out<u32>, active: Out<i32>) {
         let state = lock()?;
-        state.check_device(device)?;
-        flags.set(state.primary.flags)?;
-        active.set(i32::from(state.primary.handle.is_some()))
+        let primary = &state.devices[state.device(device)?].primary;
+        flags.set(primary.flags)?;
+        active.set(i32::from(primary.handle.is_some()))
     }
 
     fn cuCtxPushCurrent_v2(context: Handle<Context>) {
@@ -214,18 +243,15 @@ driver_api! {
     }
 
     fn cuCtxGetDevice(device: Out<i32>) {
-        lock()?.current()?;
-        device.set(0)
+        let state = lock()?;
+        let found = state.device_of(state.current()?)?;
+        device.set(found as i32)
     }
 
     fn cuCtxGetDevice_v2(device: Out<i32>, context: Handle<Context>) {
         let state = lock()?;
-        if context.is_null() {
-            state.current()?;
-        } else {
-            state.contexts.get(context)?;
-        }
-        device.set(0)
+        let context = if context.is_null() { state.current()? } else { context };
+        device.set(state.device_of(context)? as i32)
     }
 
     fn cuCtxGetId(context: Handle<Context>, id: Out<u64>) {
@@ -260,15 +286,15 @@ driver_api! {
 
     fn cuCtxSynchronize() {
         let mut state = lock()?;
-        state.timeline.synchronize_all();
-        state.healthy().map(|_| ())
+        let context = state.healthy()?;
+        state.synchronize_context(context)
     }
 
     fn cuCtxSynchronize_v2(context: Handle<Context>) {
         let mut state = lock()?;
-        state.timeline.synchronize_all();
         let context = if context.is_null() { state.current()? } else { context };
-        state.check_health(context)
+        state.check_health(context)?;
+        state.synchronize_context(context)
     }
 
     fn cuCtxGetLimit(value: Out<usize>, limit: u32) {
@@ -327,16 +353,5 @@ driver_api! {
 
     fn cuCtxResetPersistingL2Cache() {
         lock()?.healthy().map(|_| ())
-    }
-
-    fn cuCtxEnablePeerAccess(_peer: Handle<Context>, _flags: u32) {
-        lock()?.current()?;
-        // There is one device, and a device is no peer of itself.
-        Err(Status::PEER_ACCESS_UNSUPPORTED)
-    }
-
-    fn cuCtxDisablePeerAccess(_peer: Handle<Context>) {
-        lock()?.current()?;
-        Err(Status::PEER_ACCESS_NOT_ENABLED)
     }
 }

@@ -1,9 +1,9 @@
-//! The device: one, whose properties are those of the modelled GPU.
+//! The devices, whose properties are those of the modelled GPU.
 
 use std::ffi::c_char;
 
 use super::abi::{InStr, Out, driver_api};
-use super::state::{State, check_initialized, lock};
+use super::state::{State, lock};
 use super::status::Status;
 use crate::arch::Arch;
 
@@ -16,7 +16,10 @@ const LAST_ATTRIBUTE: u32 = 148;
 const NOMINAL_KHZ: u32 = 1_000_000;
 const NOMINAL_BUS_BITS: u32 = 256;
 
-const PCI_BUS_ID: &str = "0000:00:00.0";
+/// Where a device seems to be plugged in.
+fn pci_bus_id(device: usize) -> String {
+    format!("0000:{device:02X}:00.0")
+}
 
 fn attribute(arch: &Arch, attribute: u32) -> Result<u32, Status> {
     let (major, minor) = arch.capability();
@@ -32,6 +35,8 @@ fn attribute(arch: &Arch, attribute: u32) -> Result<u32, Status> {
         13 | 36 => NOMINAL_KHZ,
         14 => 512,              // alignment of textures
         15 | 31 | 41 | 40 => 1, // overlap, concurrent kernels, unified addressing, copy engines
+        // Mapped host memory, managed memory, also while kernels run, host pointers of registered memory.
+        19 | 83 | 89 | 91 => 1,
         16 => arch.multiprocessors,
         37 => NOMINAL_BUS_BITS,
         38 => arch.l2_cache,
@@ -51,9 +56,10 @@ fn attribute(arch: &Arch, attribute: u32) -> Result<u32, Status> {
     })
 }
 
-/// Tells devices of different models apart; the same in every process.
-fn uuid(arch: &Arch) -> [u8; 16] {
-    let mut uuid = *b"cusim-emulated00";
+/// Tells devices and their models apart; the same in every process.
+fn uuid(arch: &Arch, device: i32) -> [u8; 16] {
+    let mut uuid = *b"cusim-emulate000";
+    uuid[13] = device as u8;
     uuid[14..].copy_from_slice(&(arch.sm as u16).to_be_bytes());
     uuid
 }
@@ -82,8 +88,8 @@ fn on_device<R>(device: i32, read: impl FnOnce(&State) -> R) -> Result<R, Status
 
 driver_api! {
     fn cuDeviceGetCount(count: Out<i32>) {
-        check_initialized()?;
-        count.set(1)
+        let found = lock()?.devices.len();
+        count.set(found as i32)
     }
 
     fn cuDeviceGet(device: Out<i32>, ordinal: i32) {
@@ -96,11 +102,11 @@ driver_api! {
     }
 
     fn cuDeviceGetUuid(out: Out<[u8; 16]>, device: i32) {
-        out.set(on_device(device, |state| uuid(state.arch))?)
+        out.set(on_device(device, |state| uuid(state.arch, device))?)
     }
 
     fn cuDeviceGetUuid_v2(out: Out<[u8; 16]>, device: i32) {
-        out.set(on_device(device, |state| uuid(state.arch))?)
+        out.set(on_device(device, |state| uuid(state.arch, device))?)
     }
 
     fn cuDeviceGetAttribute(value: Out<u32>, number: u32, device: i32) {
@@ -135,29 +141,19 @@ driver_api! {
 
     fn cuDeviceGetPCIBusId(out: Out<c_char>, room: i32, device: i32) {
         on_device(device, |_| ())?;
-        out.set_string(PCI_BUS_ID, room)
+        out.set_string(&pci_bus_id(device as usize), room)
     }
 
     fn cuDeviceGetByPCIBusId(device: Out<i32>, id: InStr) {
-        check_initialized()?;
-        match id.get()? {
-            PCI_BUS_ID | "0000:00:00" | "00:00.0" => device.set(0),
-            _ => Err(Status::INVALID_DEVICE),
-        }
-    }
-
-    fn cuDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
         let state = lock()?;
-        state.check_device(device)?;
-        state.check_device(peer)?;
-        // A device is no peer of itself.
-        can.set(0)
-    }
-
-    fn cuDeviceGetP2PAttribute(_value: Out<i32>, _attribute: u32, _source: i32, _destination: i32) {
-        check_initialized()?;
-        // Needs two different devices.
-        Err(Status::INVALID_DEVICE)
+        let id = id.get()?;
+        // The domain and the function may be left out.
+        let is_meant = |device: &usize| {
+            let full = pci_bus_id(*device);
+            [&full[..], &full[..10], &full[5..]].iter().any(|known| known.eq_ignore_ascii_case(id))
+        };
+        let found = (0..state.devices.len()).find(is_meant).ok_or(Status::INVALID_DEVICE)?;
+        device.set(found as i32)
     }
 
     fn cuDeviceGetExecAffinitySupport(supported: Out<i32>, _kind: u32, device: i32) {

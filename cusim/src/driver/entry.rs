@@ -30,6 +30,13 @@ fn find(name: &str, version: i32) -> Option<&'static Export> {
         ("cuCtxGetDevice", ..13000) => "cuCtxGetDevice",
         ("cuCtxSynchronize", ..13000) => "cuCtxSynchronize",
         ("cuLaunchHostFunc", ..13020) => "cuLaunchHostFunc",
+        ("cuStreamGetCaptureInfo", ..11030) => "cuStreamGetCaptureInfo",
+        ("cuStreamGetCaptureInfo", 13000..) => "cuStreamGetCaptureInfo_v3",
+        ("cuGraphInstantiate", 12000..) => "cuGraphInstantiateWithFlags",
+        ("cuGraphExecUpdate", ..12000) => "cuGraphExecUpdate",
+        ("cuGraphGetEdges", ..13000) => "cuGraphGetEdges",
+        ("cuGraphNodeGetDependencies", ..13000) => "cuGraphNodeGetDependencies",
+        ("cuGraphNodeGetDependentNodes", ..13000) => "cuGraphNodeGetDependentNodes",
         _ => "",
     };
     exported(newest)

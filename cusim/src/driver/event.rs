@@ -4,12 +4,14 @@
 use std::time::Instant;
 
 use super::abi::{Out, driver_api};
+use super::capture::Captured;
 use super::context::Context;
 use super::handle::{Handle, Object};
-use super::order::Clock;
-use super::state::lock;
+use super::order::{Clock, Lane};
+use super::state::{State, lock};
 use super::status::Status;
 use super::stream::Stream;
+use super::work::Work;
 
 /// An event.
 pub(crate) struct Event {
@@ -18,6 +20,14 @@ pub(crate) struct Event {
     recorded: Option<Instant>,
     /// What had been issued to its stream when it was recorded.
     pub(super) clock: Clock,
+    /// What it stands for, where its stream was being captured.
+    pub(super) captured: Option<Captured>,
+}
+
+impl Event {
+    pub(super) fn was_recorded(&self) -> bool {
+        self.recorded.is_some()
+    }
 }
 
 impl Object for Event {
@@ -29,22 +39,46 @@ const DISABLE_TIMING: u32 = 2;
 /// Blocking synchronisation, no timing, between processes.
 const FLAGS: u32 = 7;
 
-fn record(event: Handle<Event>, stream: Handle<Stream>) -> Result<(), Status> {
+/// Flag of recording: in a capture, the event is recorded whenever the graph is launched.
+const EXTERNAL: u32 = 1;
+
+impl State {
+    /// Records an event behind all that a stream was given to do.
+    pub(super) fn record_event(
+        &mut self,
+        event: Handle<Event>,
+        (lane, kind): Lane,
+    ) -> Result<(), Status> {
+        let clock = self.timeline.record(lane, kind);
+        let event = self.events.get_mut(event)?;
+        event.recorded = Some(Instant::now());
+        event.clock = clock;
+        event.captured = None;
+        Ok(())
+    }
+}
+
+fn record(event: Handle<Event>, stream: Handle<Stream>, flags: u32) -> Result<(), Status> {
     let mut state = lock()?;
     let context = state.working_stream(stream)?;
-    let (lane, kind) = state.lane(stream)?;
-    let clock = state.timeline.record(lane, kind);
-    let event = state.events.get_mut(event)?;
-    if event.context != context {
+    if state.events.get(event)?.context != context {
         return Err(Status::INVALID_HANDLE);
     }
-    event.recorded = Some(Instant::now());
-    event.clock = clock;
-    Ok(())
+    if flags == EXTERNAL && state.is_captured(stream)? {
+        let work = Work::Record(event);
+        return state.capture(stream, "cuEventRecord", &work).map(|_| ());
+    }
+    if let Some(captured) = state.capture_event(stream)? {
+        state.events.get_mut(event)?.captured = Some(captured);
+        return Ok(());
+    }
+    let lane = state.lane(stream)?;
+    state.record_event(event, lane)
 }
 
 fn wait(event: Handle<Event>) -> Result<(), Status> {
     let mut state = lock()?;
+    state.check_event(event)?;
     let event = state.events.get(event)?;
     let (context, clock) = (event.context, event.clock.clone());
     state.timeline.synchronize_event(&clock);
@@ -54,6 +88,9 @@ fn wait(event: Handle<Event>) -> Result<(), Status> {
 fn elapsed(out: Out<f32>, start: Handle<Event>, end: Handle<Event>) -> Result<(), Status> {
     let state = lock()?;
     let (start, end) = (state.events.get(start)?, state.events.get(end)?);
+    if start.captured.is_some() || end.captured.is_some() {
+        return Err(Status::CAPTURED_EVENT);
+    }
     if (start.flags | end.flags) & DISABLE_TIMING != 0 {
         return Err(Status::INVALID_HANDLE);
     }
@@ -74,7 +111,7 @@ driver_api! {
         if flags & !FLAGS != 0 {
             return Err(Status::INVALID_VALUE);
         }
-        let event = state.events.insert(Event { context, flags, recorded: None, clock: Clock::default() });
+        let event = state.events.insert(Event { context, flags, recorded: None, clock: Clock::default(), captured: None });
         out.set(event)
     }
 
@@ -83,14 +120,14 @@ driver_api! {
     }
 
     fn cuEventRecord(event: Handle<Event>, stream: Handle<Stream>) {
-        record(event, stream)
+        record(event, stream, 0)
     }
 
     fn cuEventRecordWithFlags(event: Handle<Event>, stream: Handle<Stream>, flags: u32) {
-        if flags > 1 {
+        if flags > EXTERNAL {
             return Err(Status::INVALID_VALUE);
         }
-        record(event, stream)
+        record(event, stream, flags)
     }
 
     fn cuEventQuery(event: Handle<Event>) {

@@ -93,6 +93,10 @@ impl<T: Object> Table<T> {
         self.0.get_mut(&handle).ok_or(T::WRONG)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn contains(&self, handle: Handle<T>) -> bool {
         self.0.contains_key(&handle)
     }

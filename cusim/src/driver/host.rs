@@ -1,15 +1,16 @@
-//! Memory of the host that the driver allocates or is told of. Pinning means nothing here; the driver
-//! keeps account so that misuse fails as it does on a GPU. Kernels cannot reach it: device addresses
-//! are never addresses of the host.
+//! Memory of the host that the driver allocates or is told of, and managed memory. Pinning and migration mean nothing
+//! here; kernels reach all of it, at the addresses that the host has for it.
 
 use std::ffi::c_void;
 
 use super::abi::{HostOut, Out, driver_api};
 use super::context::Context;
 use super::handle::Handle;
-use super::state::lock;
+use super::pool::Location;
+use super::state::{State, lock};
 use super::status::Status;
-use super::stubs::not_supported;
+use super::stream::Stream;
+use crate::memory::{GLOBAL_BASE, Home};
 
 const PAGE: usize = 4096;
 
@@ -22,54 +23,157 @@ pub(super) struct HostBlock {
     pub(super) context: Handle<Context>,
     pub(super) bytes: usize,
     flags: u32,
-    /// Capacity only; what it holds is the program's. Registered memory belongs to the program.
+    /// What it holds is the program's. Registered memory belongs to the program.
     owned: Option<Vec<Page>>,
+    pub(super) is_managed: bool,
+    /// Whether devices reach it.
+    pub(super) is_mapped: bool,
+    /// The bytes that the host and the devices last agreed on; none before the first time.
+    pub(super) seen: Vec<u8>,
+    /// Whether an operation is going on that may write to it.
+    pub(super) is_fetched: bool,
+}
+
+impl HostBlock {
+    fn new(context: Handle<Context>, bytes: usize, flags: u32, owned: Option<Vec<Page>>) -> Self {
+        Self {
+            context,
+            bytes,
+            flags,
+            owned,
+            is_managed: false,
+            is_mapped: false,
+            seen: Vec::new(),
+            is_fetched: false,
+        }
+    }
 }
 
 /// Portable, mapped, write-combined.
 const ALLOC_FLAGS: u32 = 7;
 /// Portable, mapped, of a device, read-only.
 const REGISTER_FLAGS: u32 = 15;
+/// Managed memory that streams reach from the start, or only the host.
+const MANAGED_FLAGS: [u32; 2] = [1, 2];
 
-fn allocate(out: Out<*mut c_void>, bytes: usize, flags: u32) -> Result<(), Status> {
+fn allocate(
+    call: &str,
+    out: Out<*mut c_void>,
+    bytes: usize,
+    flags: u32,
+    is_managed: bool,
+) -> Result<(), Status> {
     let out = out.required()?;
     let mut state = lock()?;
     let context = state.healthy()?;
-    if bytes == 0 || flags & !ALLOC_FLAGS != 0 {
+    state.check_unsafe()?;
+    let are_right = if is_managed {
+        MANAGED_FLAGS.contains(&flags)
+    } else {
+        flags & !ALLOC_FLAGS == 0
+    };
+    if bytes == 0 || !are_right {
         return Err(Status::INVALID_VALUE);
     }
     let mut pages: Vec<Page> = Vec::new();
+    let count = bytes.div_ceil(PAGE);
     pages
-        .try_reserve_exact(bytes.div_ceil(PAGE))
+        .try_reserve_exact(count)
         .map_err(|_| Status::OUT_OF_MEMORY)?;
+    pages.resize_with(count, || Page([0; PAGE]));
     let address = pages.as_mut_ptr().expose_provenance();
-    state.host.insert(
-        address,
-        HostBlock {
-            context,
-            bytes,
-            flags,
-            owned: Some(pages),
-        },
-    );
+    let mut block = HostBlock::new(context, bytes, flags, Some(pages));
+    block.is_managed = is_managed;
+    state.map(call, address, block)?;
     out.set(std::ptr::with_exposed_provenance_mut(address))
+}
+
+impl State {
+    /// Lets devices reach a block of host memory.
+    fn map(&mut self, call: &str, address: usize, mut block: HostBlock) -> Result<(), Status> {
+        let placed = self
+            .memory
+            .place_at(address as u64, block.bytes as u64, call, Home::Host);
+        placed.map_err(|error| State::explain(call, &error))?;
+        block.is_mapped = true;
+        self.host.insert(address, block);
+        Ok(())
+    }
+
+    /// Takes back a block of host memory.
+    pub(super) fn unmap(&mut self, address: usize) -> Result<(), Status> {
+        let Some(block) = self.host.remove(&address) else {
+            return Err(Status::INVALID_VALUE);
+        };
+        if block.is_mapped {
+            // It waits for all that may still use the memory.
+            self.timeline.synchronize_all();
+            self.memory.begin("the end of host memory", Vec::new());
+            let freed = self.memory.free(address as u64);
+            freed.map_err(|error| State::explain("cuMemFreeHost", &error))?;
+        }
+        Ok(())
+    }
+
+    /// The block of managed memory that a range lies in.
+    fn check_managed(&self, address: u64, bytes: usize) -> Result<(), Status> {
+        let block = usize::try_from(address).ok();
+        let block = block.and_then(|address| self.host_block(address));
+        let (start, block) = block.ok_or(Status::INVALID_VALUE)?;
+        let end = (address as usize - start).checked_add(bytes);
+        let fits = bytes > 0 && end.is_some_and(|end| end <= block.bytes);
+        if block.is_managed && fits {
+            Ok(())
+        } else {
+            Err(Status::INVALID_VALUE)
+        }
+    }
+
+    /// Turns down what is no device and not the host, whose number is -1.
+    fn check_place(&self, place: i32) -> Result<(), Status> {
+        if place == -1 {
+            Ok(())
+        } else {
+            self.check_device(place)
+        }
+    }
+}
+
+fn prefetch(address: u64, bytes: usize, place: i32, stream: Handle<Stream>) -> Result<(), Status> {
+    let mut state = lock()?;
+    state.working_stream(stream)?;
+    state.check_not_captured(stream)?;
+    state.check_place(place)?;
+    // Memory is where it is needed, at all times.
+    state.check_managed(address, bytes)
+}
+
+fn advise(address: u64, bytes: usize, advice: u32, place: i32) -> Result<(), Status> {
+    let state = lock()?;
+    state.healthy()?;
+    state.check_place(place)?;
+    // Read mostly, preferred place, accessed by: set and unset.
+    if !(1..=6).contains(&advice) {
+        return Err(Status::INVALID_VALUE);
+    }
+    state.check_managed(address, bytes)
 }
 
 driver_api! {
     fn cuMemHostAlloc(out: Out<*mut c_void>, bytes: usize, flags: u32) {
-        allocate(out, bytes, flags)
+        allocate("cuMemHostAlloc", out, bytes, flags, false)
     }
 
     fn cuMemAllocHost_v2(out: Out<*mut c_void>, bytes: usize) {
-        allocate(out, bytes, 0)
+        allocate("cuMemAllocHost", out, bytes, 0, false)
     }
 
     fn cuMemFreeHost(pointer: HostOut) {
         let mut state = lock()?;
         match state.host.get(&pointer.address()) {
-            Some(block) if block.owned.is_some() => {
-                state.host.remove(&pointer.address());
-                Ok(())
+            Some(block) if block.owned.is_some() && !block.is_managed => {
+                state.check_unsafe()?;
+                state.unmap(pointer.address())
             }
             _ => Err(Status::INVALID_VALUE),
         }
@@ -91,17 +195,19 @@ driver_api! {
         if overlaps {
             return Err(Status::HOST_MEMORY_ALREADY_REGISTERED);
         }
-        state.host.insert(start, HostBlock { context, bytes, flags, owned: None });
-        Ok(())
+        let block = HostBlock::new(context, bytes, flags, None);
+        // The addresses below are the devices' own.
+        if (start as u64) < GLOBAL_BASE {
+            state.host.insert(start, block);
+            return Ok(());
+        }
+        state.map("cuMemHostRegister", start, block)
     }
 
     fn cuMemHostUnregister(pointer: HostOut) {
         let mut state = lock()?;
         match state.host.get(&pointer.address()) {
-            Some(block) if block.owned.is_none() => {
-                state.host.remove(&pointer.address());
-                Ok(())
-            }
+            Some(block) if block.owned.is_none() => state.unmap(pointer.address()),
             Some(_) => Err(Status::INVALID_VALUE),
             None => Err(Status::HOST_MEMORY_NOT_REGISTERED),
         }
@@ -113,16 +219,61 @@ driver_api! {
         flags.set(block.1.flags)
     }
 
-    fn cuMemHostGetDevicePointer_v2(_out: Out<u64>, _pointer: HostOut, _flags: u32) {
-        not_supported("cuMemHostGetDevicePointer (kernels cannot reach memory of the host)")
+    fn cuMemHostGetDevicePointer_v2(out: Out<u64>, pointer: HostOut, flags: u32) {
+        let out = out.required()?;
+        let state = lock()?;
+        state.healthy()?;
+        let address = pointer.address();
+        let (_, block) = state.host_block(address).ok_or(Status::INVALID_VALUE)?;
+        if flags != 0 || !block.is_mapped {
+            return Err(Status::INVALID_VALUE);
+        }
+        out.set(address as u64)
     }
 
-    fn cuMemAllocManaged(_out: Out<u64>, _bytes: usize, _flags: u32) {
-        not_supported("cuMemAllocManaged (memory is either the host's or the device's)")
+    fn cuMemAllocManaged(out: Out<*mut c_void>, bytes: usize, flags: u32) {
+        allocate("cuMemAllocManaged", out, bytes, flags, true)
+    }
+
+    fn cuMemPrefetchAsync(address: u64, bytes: usize, device: i32, stream: Handle<Stream>) {
+        prefetch(address, bytes, device, stream)
+    }
+
+    fn cuMemPrefetchAsync_v2(
+        address: u64,
+        bytes: usize,
+        location: Location,
+        flags: u32,
+        stream: Handle<Stream>,
+    ) {
+        if flags != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        prefetch(address, bytes, location.place()?, stream)
+    }
+
+    fn cuMemAdvise(address: u64, bytes: usize, advice: u32, device: i32) {
+        advise(address, bytes, advice, device)
+    }
+
+    fn cuMemAdvise_v2(address: u64, bytes: usize, advice: u32, location: Location) {
+        advise(address, bytes, advice, location.place()?)
+    }
+
+    fn cuStreamAttachMemAsync(stream: Handle<Stream>, address: u64, bytes: usize, flags: u32) {
+        let mut state = lock()?;
+        state.working_stream(stream)?;
+        state.check_not_captured(stream)?;
+        // To all streams, to none, to this one: any may access it at any time.
+        if !matches!(flags, 1 | 2 | 4) {
+            return Err(Status::INVALID_VALUE);
+        }
+        // No bytes stand for all of the allocation.
+        state.check_managed(address, bytes.max(1))
     }
 }
 
-impl super::state::State {
+impl State {
     /// The block of host memory an address lies in, with its start.
     pub(super) fn host_block(&self, address: usize) -> Option<(usize, &HostBlock)> {
         let (&start, block) = self.host.range(..=address).next_back()?;

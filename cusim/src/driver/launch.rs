@@ -1,14 +1,18 @@
 //! Launching kernels. A launch runs to its end before the call returns, but fails as one that runs
 //! later does: the call succeeds, and whatever follows in the context reports the failure.
 
+use std::sync::Arc;
+
 use super::abi::{HostIn, In, driver_api, host_in};
 use super::context::Context;
 use super::function::Function;
 use super::handle::Handle;
 use super::occupancy;
+use super::order::Lane;
 use super::state::{State, lock};
 use super::status::Status;
 use super::stream::Stream;
+use super::work::{Order, Work, submit};
 use crate::arch::Arch;
 use crate::exec::{self, LaunchConfig};
 use crate::fault::FaultKind;
@@ -57,11 +61,20 @@ struct Arguments {
     extra: In<usize>,
 }
 
-struct Launch {
+/// How a kernel is launched.
+struct Shape {
     grid: [u32; 3],
     block: [u32; 3],
     shared: u32,
     cooperative: bool,
+}
+
+/// A launch that was checked, with its arguments.
+pub(super) struct Launch {
+    pub(super) context: Handle<Context>,
+    function: Handle<Function>,
+    shape: Shape,
+    params: Vec<u8>,
 }
 
 impl Arguments {
@@ -110,7 +123,7 @@ impl Arguments {
     }
 }
 
-impl Launch {
+impl Shape {
     /// The checks a driver makes before it starts a kernel.
     fn check(&self, arch: &Arch, function: &Function) -> Result<(), Status> {
         let within = |sizes: [u32; 3], limits: [u32; 3]| {
@@ -200,34 +213,49 @@ fn status(kind: &FaultKind) -> Status {
 }
 
 impl State {
-    fn launch(
-        &mut self,
-        context: Handle<Context>,
+    fn prepare(
+        &self,
         function: Handle<Function>,
         stream: Handle<Stream>,
-        launch: &Launch,
+        shape: Shape,
         arguments: Arguments,
-    ) -> Result<(), Status> {
-        let arch = self.arch;
-        let (lane, kind) = self.lane(stream)?;
-        let handle = self.function(function)?;
-        let function = self.functions.get(handle)?;
-        if function.context != context {
+    ) -> Result<Launch, Status> {
+        let context = self.working_stream(stream)?;
+        let found = self.functions.get(function)?;
+        if found.context != context {
             return Err(Status::INVALID_HANDLE);
         }
-        launch.check(arch, function)?;
-        let params = arguments.pack(function)?;
+        shape.check(self.arch, found)?;
+        let params = arguments.pack(found)?;
+        Ok(Launch {
+            context,
+            function,
+            shape,
+            params,
+        })
+    }
+
+    /// Runs a kernel. One that fails is no error of this call: what follows in its context fails.
+    pub(super) fn launch(&mut self, (lane, kind): Lane, launch: &Launch) -> Result<(), Status> {
+        let Launch {
+            context,
+            function,
+            shape,
+            params,
+        } = launch;
+        // The module of a graph's node may have been unloaded.
+        let function = self.functions.get(*function)?;
         let unordered = self.timeline.unordered(lane, kind);
         let module = self.modules.get(function.module)?;
         let config = LaunchConfig {
-            grid: launch.grid,
-            block: launch.block,
-            dynamic_shared: launch.shared,
-            params: &params,
+            grid: shape.grid,
+            block: shape.block,
+            dynamic_shared: shape.shared,
+            params,
             global_addresses: &module.globals,
-            arch,
+            arch: self.arch,
             options: &self.observations.options,
-            cooperative: launch.cooperative,
+            cooperative: shape.cooperative,
             unordered: &unordered,
         };
         if let Some(recordings) = &mut self.observations.recordings {
@@ -247,14 +275,15 @@ impl State {
                 if seen.options.profile {
                     let (program, kernel) = (&function.program, function.kernel());
                     let launched =
-                        KernelProfile::new(program, kernel, launch.grid, launch.block, &profile);
+                        KernelProfile::new(program, kernel, shape.grid, shape.block, &profile);
                     profile::collect(&mut seen.profiles, launched);
                 }
-                seen.launched(&name, launch.grid, launch.block, &profile.counters);
+                let launched = (shape.grid, shape.block, shape.shared);
+                seen.launched(&name, launched, &profile.counters);
             }
             Err(fault) => {
                 let status = status(&fault.kind);
-                self.contexts.get_mut(context)?.failed = Some(status);
+                self.contexts.get_mut(*context)?.failed = Some(status);
                 self.observations.failed(status, &fault);
             }
         }
@@ -263,14 +292,18 @@ impl State {
 }
 
 fn run(
+    call: &'static str,
     function: Handle<Function>,
     stream: Handle<Stream>,
-    launch: &Launch,
+    shape: Shape,
     arguments: Arguments,
 ) -> Result<(), Status> {
     let mut state = lock()?;
-    let context = state.working_stream(stream)?;
-    state.launch(context, function, stream, launch, arguments)
+    state.working_stream(stream)?;
+    let function = state.function(function)?;
+    let launch = state.prepare(function, stream, shape, arguments)?;
+    drop(state);
+    submit(call, Order::In(stream), Work::Launch(Arc::new(launch)))
 }
 
 driver_api! {
@@ -287,13 +320,13 @@ driver_api! {
         each: In<HostIn>,
         extra: In<usize>,
     ) {
-        let launch = Launch {
+        let shape = Shape {
             grid: [grid_x, grid_y, grid_z],
             block: [block_x, block_y, block_z],
             shared,
             cooperative: false,
         };
-        run(function, stream, &launch, Arguments { each, extra })
+        run("cuLaunchKernel", function, stream, shape, Arguments { each, extra })
     }
 
     fn cuLaunchKernelEx(
@@ -303,7 +336,7 @@ driver_api! {
         extra: In<usize>,
     ) {
         let config = config.get()?;
-        let mut launch = Launch {
+        let mut shape = Shape {
             grid: config.grid,
             block: config.block,
             shared: config.shared,
@@ -311,9 +344,9 @@ driver_api! {
         };
         let arch = lock()?.arch;
         for index in 0..config.count as usize {
-            launch.attribute(&config.attributes.at(index)?, arch)?;
+            shape.attribute(&config.attributes.at(index)?, arch)?;
         }
-        run(function, config.stream, &launch, Arguments { each, extra })
+        run("cuLaunchKernelEx", function, config.stream, shape, Arguments { each, extra })
     }
 
     fn cuLaunchCooperativeKernel(
@@ -328,12 +361,12 @@ driver_api! {
         stream: Handle<Stream>,
         each: In<HostIn>,
     ) {
-        let launch = Launch {
+        let shape = Shape {
             grid: [grid_x, grid_y, grid_z],
             block: [block_x, block_y, block_z],
             shared,
             cooperative: true,
         };
-        run(function, stream, &launch, Arguments { each, extra: In::NULL })
+        run("cuLaunchCooperativeKernel", function, stream, shape, Arguments { each, extra: In::NULL })
     }
 }

@@ -7,12 +7,14 @@
 
 mod abi;
 mod alloc;
+mod capture;
 mod context;
 mod copy;
 mod device;
 mod entry;
 mod event;
 mod function;
+mod graph;
 mod handle;
 mod host;
 mod inject;
@@ -22,11 +24,16 @@ mod module;
 mod observe;
 mod occupancy;
 mod order;
+mod peer;
+mod planes;
 mod pool;
+mod shared;
 mod state;
 mod status;
 mod stream;
 mod stubs;
+mod transfer;
+mod work;
 
 use abi::Export;
 
@@ -34,18 +41,21 @@ use abi::Export;
 fn exports() -> impl Iterator<Item = &'static Export> {
     [
         alloc::EXPORTS,
+        capture::EXPORTS,
         context::EXPORTS,
         copy::EXPORTS,
         device::EXPORTS,
         entry::EXPORTS,
         event::EXPORTS,
         function::EXPORTS,
+        graph::EXPORTS,
         host::EXPORTS,
         launch::EXPORTS,
         library::EXPORTS,
         module::EXPORTS,
         observe::EXPORTS,
         occupancy::EXPORTS,
+        peer::EXPORTS,
         pool::EXPORTS,
         status::EXPORTS,
         stream::EXPORTS,

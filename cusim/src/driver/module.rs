@@ -179,7 +179,7 @@ impl State {
         context: Handle<Context>,
         program: Arc<Program>,
     ) -> Result<Handle<Module>, Status> {
-        let globals = self.place_globals(&program)?;
+        let globals = self.place_globals(context, &program)?;
         Ok(self.modules.insert(Module {
             context,
             program,
@@ -189,13 +189,18 @@ impl State {
     }
 
     /// Allocates and fills the variables of a program.
-    fn place_globals(&mut self, program: &Program) -> Result<Vec<u64>, Status> {
+    fn place_globals(
+        &mut self,
+        context: Handle<Context>,
+        program: &Program,
+    ) -> Result<Vec<u64>, Status> {
+        let device = self.device_of(context)?;
         // An operation of its own, which is over before whatever follows begins.
         self.memory.begin("a module load", Vec::new());
         let mut addresses = Vec::new();
         for global in program.globals() {
             let origin = format!("variable {}", global.name);
-            let placed = self.memory.alloc(global.size.max(1), &origin);
+            let placed = self.memory.alloc_on(device, global.size.max(1), &origin);
             match placed {
                 Ok(address) => addresses.push(address),
                 Err(error) => {

@@ -92,14 +92,14 @@ impl Observations {
     pub(super) fn launched(
         &mut self,
         kernel: &str,
-        grid: [u32; 3],
-        block: [u32; 3],
+        (grid, block, dynamic_shared): ([u32; 3], [u32; 3], u32),
         counters: &Counters,
     ) {
         let record = Record::default()
             .with("kernel", kernel)
             .with("grid", triple(grid))
-            .with("block", triple(block));
+            .with("block", triple(block))
+            .with("dynamic_shared", dynamic_shared);
         keep(&mut self.launches, write_counters(record, counters));
     }
 

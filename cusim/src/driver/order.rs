@@ -36,6 +36,9 @@ pub(super) enum Kind {
     NonBlocking,
 }
 
+/// What orders an operation: the number of a stream, and how that stands to the default stream.
+pub(super) type Lane = (u64, Kind);
+
 #[derive(Debug)]
 struct Operation {
     id: u32,
@@ -110,6 +113,11 @@ impl Timeline {
         let mut clock = self.clock(stream, kind);
         clock.join(event);
         self.streams.insert(stream, (kind, clock));
+    }
+
+    /// A stream is gone for good.
+    pub(super) fn forget(&mut self, stream: u64) {
+        self.streams.remove(&stream);
     }
 
     /// The host waited for a stream.

@@ -1,6 +1,8 @@
 //! Memory pools. Memory goes back to the device when it is freed, so a pool is a count of what is in
 //! use and a place to keep attributes.
 
+use std::collections::BTreeSet;
+
 use super::abi::{HostOut, In, Out, driver_api};
 use super::handle::{Handle, Object};
 use super::state::lock;
@@ -8,6 +10,9 @@ use super::status::Status;
 
 /// A pool.
 pub(crate) struct Pool {
+    pub(super) device: usize,
+    /// Other devices whose kernels may access its memory.
+    open_to: BTreeSet<usize>,
     /// Following events, opportunistic, internal dependencies.
     reuse: [i32; 3],
     release_threshold: u64,
@@ -15,14 +20,20 @@ pub(crate) struct Pool {
     pub(super) used_high: u64,
 }
 
-impl Default for Pool {
-    fn default() -> Self {
+impl Pool {
+    pub(super) fn new(device: usize) -> Self {
         Self {
+            device,
+            open_to: BTreeSet::new(),
             reuse: [1; 3],
             release_threshold: 0,
             used: 0,
             used_high: 0,
         }
+    }
+
+    pub(super) fn is_open_to(&self, device: usize) -> bool {
+        self.device == device || self.open_to.contains(&device)
     }
 }
 
@@ -43,6 +54,7 @@ pub(crate) struct PoolProperties {
 
 const PINNED: u32 = 1;
 const ON_DEVICE: u32 = 1;
+const NO_ACCESS: u32 = 0;
 const READ_WRITE: u32 = 3;
 
 /// `CUmemLocation`.
@@ -53,11 +65,18 @@ pub(crate) struct Location {
     id: i32,
 }
 
-/// The only place there is.
-const DEVICE: Location = Location {
-    kind: ON_DEVICE,
-    id: 0,
-};
+const ON_HOST: u32 = 2;
+
+impl Location {
+    /// The number of a device, or -1 for the host.
+    pub(super) fn place(self) -> Result<i32, Status> {
+        match self.kind {
+            ON_DEVICE => Ok(self.id),
+            ON_HOST => Ok(-1),
+            _ => Err(Status::INVALID_VALUE),
+        }
+    }
+}
 
 /// `CUmemAccessDesc`.
 #[repr(C)]
@@ -70,21 +89,21 @@ pub(crate) struct Access {
 driver_api! {
     fn cuDeviceGetDefaultMemPool(out: Out<Handle<Pool>>, device: i32) {
         let state = lock()?;
-        state.check_device(device)?;
-        out.set(state.default_pool)
+        out.set(state.devices[state.device(device)?].default_pool)
     }
 
     fn cuDeviceGetMemPool(out: Out<Handle<Pool>>, device: i32) {
         let state = lock()?;
-        state.check_device(device)?;
-        out.set(state.current_pool)
+        out.set(state.devices[state.device(device)?].current_pool)
     }
 
     fn cuDeviceSetMemPool(device: i32, pool: Handle<Pool>) {
         let mut state = lock()?;
-        state.check_device(device)?;
-        state.pools.get(pool)?;
-        state.current_pool = pool;
+        let device = state.device(device)?;
+        if state.pools.get(pool)?.device != device {
+            return Err(Status::INVALID_VALUE);
+        }
+        state.devices[device].current_pool = pool;
         Ok(())
     }
 
@@ -98,19 +117,19 @@ driver_api! {
         if (properties.allocation, properties.place) != (PINNED, ON_DEVICE) {
             return Err(Status::INVALID_VALUE);
         }
-        state.check_device(properties.place_id)?;
-        let pool = state.pools.insert(Pool::default());
+        let device = state.device(properties.place_id)?;
+        let pool = state.pools.insert(Pool::new(device));
         out.set(pool)
     }
 
     fn cuMemPoolDestroy(pool: Handle<Pool>) {
         let mut state = lock()?;
-        if pool == state.default_pool {
+        if state.devices.iter().any(|device| device.default_pool == pool) {
             return Err(Status::INVALID_VALUE);
         }
         state.pools.remove(pool)?;
-        if state.current_pool == pool {
-            state.current_pool = state.default_pool;
+        for device in state.devices.iter_mut().filter(|device| device.current_pool == pool) {
+            device.current_pool = device.default_pool;
         }
         Ok(())
     }
@@ -146,25 +165,25 @@ driver_api! {
     }
 
     fn cuMemPoolGetAccess(flags: Out<u32>, pool: Handle<Pool>, location: In<Location>) {
-        lock()?.pools.get(pool)?;
-        if location.get()? != DEVICE {
-            return Err(Status::INVALID_DEVICE);
-        }
-        flags.set(READ_WRITE)
+        let state = lock()?;
+        let pool = state.pools.get(pool)?;
+        let device = state.device(location.get()?.place()?)?;
+        flags.set(if pool.is_open_to(device) { READ_WRITE } else { NO_ACCESS })
     }
 
     fn cuMemPoolSetAccess(pool: Handle<Pool>, accesses: In<Access>, count: usize) {
-        lock()?.pools.get(pool)?;
+        let mut state = lock()?;
         for index in 0..count {
             let access = accesses.at(index)?;
-            if access.location != DEVICE {
-                return Err(Status::INVALID_DEVICE);
-            }
-            // A pool cannot be closed to the device it is on.
-            if access.flags != READ_WRITE {
-                return Err(Status::INVALID_VALUE);
-            }
+            let device = state.device(access.location.place()?)?;
+            let pool = state.pools.get_mut(pool)?;
+            match access.flags {
+                READ_WRITE => pool.open_to.insert(device),
+                // A pool cannot be closed to the device it is on.
+                NO_ACCESS if pool.device != device => pool.open_to.remove(&device),
+                _ => return Err(Status::INVALID_VALUE),
+            };
         }
-        Ok(())
+        state.pools.get(pool).map(|_| ())
     }
 }

@@ -1,13 +1,15 @@
-//! What the driver knows: one device, its contexts, and everything that lives in them.
+//! What the driver knows: the devices, their contexts, and everything that lives in them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
+use super::capture::Capture;
 use super::context::{Context, Primary};
 use super::event::Event;
 use super::function::Function;
+use super::graph::{Exec, Graph, Node};
 use super::handle::{Handle, Table};
 use super::host::HostBlock;
 use super::library::{Library, LibraryKernel};
@@ -20,7 +22,7 @@ use super::stream::Stream;
 use crate::arch::Arch;
 use crate::memory::GlobalMemory;
 
-/// Everything behind the one lock of the device. Kernels run under it: programs see one launch after
+/// Everything behind the one lock of the devices. Kernels run under it: programs see one launch after
 /// another, in the order they were issued.
 pub(super) struct State {
     pub(super) arch: &'static Arch,
@@ -29,8 +31,10 @@ pub(super) struct State {
     pub(super) owners: HashMap<u64, Owner>,
     /// Host memory the driver allocated or registered, by address.
     pub(super) host: BTreeMap<usize, HostBlock>,
+    /// Addresses of what graphs allocate.
+    pub(super) of_graphs: HashSet<u64>,
     pub(super) contexts: Table<Context>,
-    pub(super) primary: Primary,
+    pub(super) devices: Vec<Device>,
     pub(super) streams: Table<Stream>,
     pub(super) events: Table<Event>,
     pub(super) modules: Table<Module>,
@@ -38,10 +42,21 @@ pub(super) struct State {
     pub(super) libraries: Table<Library>,
     pub(super) library_kernels: Table<LibraryKernel>,
     pub(super) pools: Table<Pool>,
-    pub(super) default_pool: Handle<Pool>,
-    pub(super) current_pool: Handle<Pool>,
+    pub(super) captures: Table<Capture>,
+    /// The capture that a stream is in, by the number that orders its work.
+    pub(super) captured_lanes: HashMap<u64, Handle<Capture>>,
+    pub(super) graphs: Table<Graph>,
+    pub(super) nodes: Table<Node>,
+    pub(super) execs: Table<Exec>,
     pub(super) observations: Observations,
     pub(super) timeline: Timeline,
+}
+
+/// A device.
+pub(super) struct Device {
+    pub(super) primary: Primary,
+    pub(super) default_pool: Handle<Pool>,
+    pub(super) current_pool: Handle<Pool>,
 }
 
 /// Whose an allocation is.
@@ -55,14 +70,23 @@ pub(super) struct Owner {
 static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| {
     let arch = arch_from_environment();
     let mut pools = Table::new();
-    let default_pool = pools.insert(Pool::default());
+    let devices = (0..devices_from_environment()).map(|number| {
+        let default_pool = pools.insert(Pool::new(number));
+        Device {
+            primary: Primary::default(),
+            default_pool,
+            current_pool: default_pool,
+        }
+    });
+    let devices: Vec<Device> = devices.collect();
     Mutex::new(State {
         arch,
-        memory: GlobalMemory::new(arch.global_memory),
+        memory: GlobalMemory::of_devices(devices.len(), arch.global_memory),
         owners: HashMap::new(),
         host: BTreeMap::new(),
+        of_graphs: HashSet::new(),
         contexts: Table::new(),
-        primary: Primary::default(),
+        devices,
         streams: Table::new(),
         events: Table::new(),
         modules: Table::new(),
@@ -70,12 +94,30 @@ static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| {
         libraries: Table::new(),
         library_kernels: Table::new(),
         pools,
-        default_pool,
-        current_pool: default_pool,
+        captures: Table::new(),
+        captured_lanes: HashMap::new(),
+        graphs: Table::new(),
+        nodes: Table::new(),
+        execs: Table::new(),
         observations: Observations::from_environment(),
         timeline: Timeline::default(),
     })
 });
+
+/// The most devices there can be; more would only be a mistake in `CUSIM_DEVICES`.
+const MOST_DEVICES: usize = 64;
+
+/// How many devices there are: `CUSIM_DEVICES`, or one.
+fn devices_from_environment() -> usize {
+    let Ok(text) = std::env::var("CUSIM_DEVICES") else {
+        return 1;
+    };
+    let number = text.parse().ok();
+    number.filter(|number| (1..=MOST_DEVICES).contains(number)).unwrap_or_else(|| {
+        eprintln!("cusim: CUSIM_DEVICES={text} is not a number from 1 to {MOST_DEVICES}; there is one device");
+        1
+    })
+}
 
 /// The GPU to model: `CUSIM_ARCH`, or sm_80.
 fn arch_from_environment() -> &'static Arch {
@@ -166,15 +208,6 @@ impl State {
         match self.contexts.get(context)?.failed {
             Some(status) => Err(status),
             None => Ok(()),
-        }
-    }
-
-    /// The device has one number.
-    pub(super) fn check_device(&self, device: i32) -> Result<(), Status> {
-        if device == 0 {
-            Ok(())
-        } else {
-            Err(Status::INVALID_DEVICE)
         }
     }
 }

@@ -4,13 +4,14 @@
 use std::ffi::c_void;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::abi::{HostFunction, Out, StreamCallback, call_back, call_back_stream, driver_api};
+use super::abi::{HostFunction, Out, StreamCallback, call_back_stream, driver_api};
 use super::context::Context;
 use super::event::Event;
 use super::handle::{Handle, Object};
-use super::order::Kind;
+use super::order::{Kind, Lane};
 use super::state::{State, lock};
 use super::status::Status;
+use super::work::{Order, Work, submit};
 
 /// A stream.
 pub(crate) struct Stream {
@@ -30,9 +31,6 @@ pub(super) const GREATEST_PRIORITY: i32 = -5;
 const NON_BLOCKING: u32 = 1;
 const LEGACY: u64 = 1;
 const PER_THREAD: u64 = 2;
-
-/// `CU_STREAM_CAPTURE_STATUS_NONE`.
-const NOT_CAPTURING: u32 = 0;
 
 /// A number for the calling thread, in bits that no handle has.
 fn this_thread() -> u64 {
@@ -58,7 +56,7 @@ impl State {
     }
 
     /// What orders a stream's work: a number of its own, and how it stands to the default stream of its context.
-    pub(super) fn lane(&self, stream: Handle<Stream>) -> Result<(u64, Kind), Status> {
+    pub(super) fn lane(&self, stream: Handle<Stream>) -> Result<Lane, Status> {
         let context = self.stream_context(stream)?.number();
         Ok(match stream.number() {
             // Numbers of objects leave these free.
@@ -77,12 +75,10 @@ impl State {
     }
 
     /// Begins an operation of the host in a stream.
-    pub(super) fn begin(&mut self, what: &str, stream: Handle<Stream>) -> Result<(), Status> {
-        let (lane, kind) = self.lane(stream)?;
+    pub(super) fn begin(&mut self, what: &str, (lane, kind): Lane) {
         let unordered = self.timeline.unordered(lane, kind);
         let id = self.memory.begin(what, unordered);
         self.timeline.began(lane, id);
-        Ok(())
     }
 
     /// The host has waited for a stream, or found it done.
@@ -105,6 +101,25 @@ impl State {
     }
 }
 
+/// The host waits for a stream, which is done, or asks whether it is.
+fn wait(stream: Handle<Stream>) -> Result<(), Status> {
+    let mut state = lock()?;
+    state.working_stream(stream)?;
+    state.check_not_captured(stream)?;
+    state.check_unsafe()?;
+    state.waited_for(stream)
+}
+
+fn call(stream: Handle<Stream>, function: HostFunction, data: *mut c_void) -> Result<(), Status> {
+    function.ok_or(Status::INVALID_VALUE)?;
+    let data = data.expose_provenance();
+    submit(
+        "cuLaunchHostFunc",
+        Order::In(stream),
+        Work::CallBack { function, data },
+    )
+}
+
 driver_api! {
     fn cuStreamCreate(out: Out<Handle<Stream>>, flags: u32) {
         let out = out.required()?;
@@ -119,28 +134,34 @@ driver_api! {
     }
 
     fn cuStreamDestroy_v2(stream: Handle<Stream>) {
-        lock()?.streams.remove(stream).map(|_| ())
+        let mut state = lock()?;
+        state.streams.get(stream)?;
+        let (lane, _) = state.lane(stream)?;
+        state.abandon_capture(lane);
+        state.streams.remove(stream).map(|_| ())
     }
 
     fn cuStreamQuery(stream: Handle<Stream>) {
-        let mut state = lock()?;
-        state.working_stream(stream)?;
-        state.waited_for(stream)
+        wait(stream)
     }
 
     fn cuStreamSynchronize(stream: Handle<Stream>) {
-        let mut state = lock()?;
-        state.working_stream(stream)?;
-        state.waited_for(stream)
+        wait(stream)
     }
 
     fn cuStreamWaitEvent(stream: Handle<Stream>, event: Handle<Event>, flags: u32) {
+        if flags > 1 {
+            return Err(Status::INVALID_VALUE);
+        }
         let mut state = lock()?;
         state.working_stream(stream)?;
         let clock = state.events.get(event)?.clock.clone();
-        // 1 is CU_EVENT_WAIT_EXTERNAL, which means something in a capture only.
-        if flags > 1 {
-            return Err(Status::INVALID_VALUE);
+        // In a capture, 1 asks for an event that is recorded outside of it.
+        if flags == 1 && state.is_captured(stream)? {
+            return state.capture(stream, "cuStreamWaitEvent", &Work::Wait(event)).map(|_| ());
+        }
+        if state.capture_wait(stream, event)? {
+            return Ok(());
         }
         let (lane, kind) = state.lane(stream)?;
         state.timeline.wait(lane, kind, &clock);
@@ -159,8 +180,9 @@ driver_api! {
     }
 
     fn cuStreamGetDevice(stream: Handle<Stream>, device: Out<i32>) {
-        lock()?.stream_context(stream)?;
-        device.set(0)
+        let state = lock()?;
+        let found = state.device_of(state.stream_context(stream)?)?;
+        device.set(found as i32)
     }
 
     fn cuStreamGetFlags(stream: Handle<Stream>, flags: Out<u32>) {
@@ -180,66 +202,25 @@ driver_api! {
         id.set(stream.number())
     }
 
-    fn cuStreamIsCapturing(stream: Handle<Stream>, status: Out<u32>) {
-        lock()?.stream_context(stream)?;
-        status.set(NOT_CAPTURING)
-    }
-
-    fn cuStreamGetCaptureInfo(stream: Handle<Stream>, status: Out<u32>, _id: Out<u64>) {
-        lock()?.stream_context(stream)?;
-        status.set(NOT_CAPTURING)
-    }
-
-    fn cuStreamGetCaptureInfo_v2(
-        stream: Handle<Stream>,
-        status: Out<u32>,
-        _id: Out<u64>,
-        _graph: Out<u64>,
-        _dependencies: Out<u64>,
-        _count: Out<usize>,
-    ) {
-        lock()?.stream_context(stream)?;
-        status.set(NOT_CAPTURING)
-    }
-
-    fn cuStreamGetCaptureInfo_v3(
-        stream: Handle<Stream>,
-        status: Out<u32>,
-        _id: Out<u64>,
-        _graph: Out<u64>,
-        _dependencies: Out<u64>,
-        _edges: Out<u64>,
-        _count: Out<usize>,
-    ) {
-        lock()?.stream_context(stream)?;
-        status.set(NOT_CAPTURING)
-    }
-
-    fn cuThreadExchangeStreamCaptureMode(mode: Out<u32>) {
-        // Without captures no call is ever refused because of one, which is the relaxed mode.
-        mode.set(2)
-    }
-
     fn cuStreamAddCallback(stream: Handle<Stream>, callback: StreamCallback, data: *mut c_void, flags: u32) {
         if flags != 0 {
             return Err(Status::INVALID_VALUE);
         }
         // Not under the lock: the function may take as long as it likes.
-        let state = lock()?;
+        let mut state = lock()?;
         let context = state.stream_context(stream)?;
+        // Graphs have no nodes for these.
+        state.check_not_captured(stream)?;
         let status = state.check_health(context).err().unwrap_or(Status::SUCCESS);
         drop(state);
         call_back_stream(callback, stream.number(), status, data)
     }
 
     fn cuLaunchHostFunc(stream: Handle<Stream>, function: HostFunction, data: *mut c_void) {
-        // Not under the lock: the function may take as long as it likes.
-        lock()?.working_stream(stream)?;
-        call_back(function, data)
+        call(stream, function, data)
     }
 
     fn cuLaunchHostFunc_v2(stream: Handle<Stream>, function: HostFunction, data: *mut c_void, _mode: u32) {
-        lock()?.working_stream(stream)?;
-        call_back(function, data)
+        call(stream, function, data)
     }
 }

@@ -16,9 +16,8 @@ pub(super) fn atomic(
     pc: usize,
     mask: u32,
 ) -> Outcome<()> {
-    let count = atomic.operands.len();
-    let bytes = atomic.width * count;
-    let mut old = [[0u64; 32]; 8];
+    let bytes = atomic.width;
+    let mut old = [0u64; 32];
     let at = address::addresses(warp, atomic.address);
     let mut rest = mask;
     while rest != 0 {
@@ -31,7 +30,7 @@ pub(super) fn atomic(
         let counters = env.counters;
         for lane in lanes_of(targets.lanes) {
             let one = targets.only(lane);
-            one_lane(warp, env, atomic, (pc, lane), &one, &mut old)?;
+            old[lane] = one_lane(warp, env, atomic, (pc, lane), &one)?;
         }
         // Counted as one store of all lanes.
         env.counters = counters;
@@ -40,53 +39,35 @@ pub(super) fn atomic(
             _ => env.counters.global(true, &targets, bytes),
         }
     }
-    for (dest, old) in atomic.dests.iter().zip(&old) {
-        if let Some(reg) = dest {
-            put(warp, *reg, old, mask);
-        }
+    if let Some(reg) = atomic.dest {
+        put(warp, reg, &old, mask);
     }
     Ok(())
 }
 
+/// One lane's turn; returns what was there before.
 fn one_lane(
     warp: &mut Warp,
     env: &mut Env<'_>,
     atomic: &Atomic,
     (pc, lane): (usize, usize),
     target: &Targets,
-    old: &mut [[u64; 32]; 8],
-) -> Outcome<()> {
+) -> Outcome<u64> {
     let width = atomic.width;
-    let bytes = width * atomic.operands.len();
-    access::read(warp, env, target, bytes, pc, atomic.order)?;
-    let mut buffer = [0u8; 16];
-    for (chunk, words) in buffer.chunks_exact_mut(4).zip(env.words.iter()) {
-        chunk.copy_from_slice(&words[lane].to_le_bytes());
-    }
-    let mut changed = false;
-    for (element, operand) in atomic.operands.iter().enumerate() {
-        let part = &mut buffer[element * width..][..width];
-        let mut before = [0; 8];
-        before[..width].copy_from_slice(part);
-        let before = u64::from_le_bytes(before);
-        let cut = u64::MAX >> (64 - 8 * width as u32);
-        let operand = value(warp, *operand, lane) & cut;
-        let second = atomic.second.map_or(0, |reg| value(warp, reg, lane)) & cut;
-        let after = (atomic.f)(before, operand, second) & cut;
-        part.copy_from_slice(&after.to_le_bytes()[..width]);
-        old[element][lane] = before;
-        changed |= before != after;
-    }
-    for (chunk, words) in buffer.chunks_exact(4).zip(env.words.iter_mut()) {
-        let mut word = [0; 4];
-        word.copy_from_slice(chunk);
-        words[lane] = u32::from_le_bytes(word);
-    }
-    access::write(warp, env, target, bytes, pc, atomic.order)?;
-    if changed {
-        env.changed();
-    } else {
+    access::read(warp, env, target, width, pc, atomic.order)?;
+    let cut = u64::MAX >> (64 - 8 * width as u32);
+    let (low, high) = (env.words[0][lane], env.words[1][lane]);
+    let before = (u64::from(high) << 32 | u64::from(low)) & cut;
+    let operand = value(warp, atomic.operand, lane) & cut;
+    let second = atomic.second.map_or(0, |reg| value(warp, reg, lane)) & cut;
+    let after = (atomic.f)(before, operand, second) & cut;
+    env.words[0][lane] = after as u32;
+    env.words[1][lane] = (after >> 32) as u32;
+    access::write(warp, env, target, width, pc, atomic.order)?;
+    if before == after {
         env.looked();
+    } else {
+        env.changed();
     }
-    Ok(())
+    Ok(before)
 }

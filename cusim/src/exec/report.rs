@@ -181,7 +181,11 @@ fn near(env: &Env<'_>, address: u64, bytes: u64) -> Option<String> {
     } else {
         format!("{} bytes into", address - info.base)
     };
-    let freed = if info.live { "" } else { ", which was freed" };
+    let freed = match (info.live, info.open) {
+        (false, _) => ", which was freed",
+        (true, false) => ", which is on a device whose memory this one may not access",
+        (true, true) => "",
+    };
     Some(format!(
         "{place} the allocation of {} bytes at 0x{:x} by {}{freed}",
         info.len, info.base, info.origin

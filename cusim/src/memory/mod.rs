@@ -84,6 +84,17 @@ pub struct AllocationInfo {
     pub origin: String,
     /// False once it is freed.
     pub live: bool,
+    /// False while kernels cannot reach it, because it is another device's.
+    pub open: bool,
+}
+
+/// Where the bytes of an allocation are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// In the memory of the device of this number.
+    Device(usize),
+    /// In memory of the host that devices reach at the same address.
+    Host,
 }
 
 /// One allocation with its contents; a freed one keeps its place without contents.
@@ -92,7 +103,11 @@ pub(crate) struct Allocation {
     base: u64,
     len: u64,
     origin: String,
+    home: Home,
     live: bool,
+    open: bool,
+    /// Live and open, which is asked at each access of a kernel.
+    reachable: bool,
     /// By page of addresses, from that of `base`.
     pages: Vec<Mutex<Option<Box<Page>>>>,
 }
@@ -113,13 +128,15 @@ struct Operation {
     unordered: Vec<u32>,
 }
 
-/// The memory of one device.
+/// The memory of the devices, which have one address space.
 #[derive(Debug)]
 pub struct GlobalMemory {
     /// In order of address.
     allocations: Vec<Allocation>,
     next: u64,
-    in_use: u64,
+    /// Bytes allocated on each device.
+    in_use: Vec<u64>,
+    /// Bytes of each device.
     capacity: u64,
     operation: Operation,
     /// Names of operations.
@@ -131,12 +148,17 @@ pub struct GlobalMemory {
 }
 
 impl GlobalMemory {
-    /// Memory of `capacity` bytes, all free.
+    /// Memory of one device of `capacity` bytes, all free.
     pub fn new(capacity: u64) -> Self {
+        Self::of_devices(1, capacity)
+    }
+
+    /// Memory of several devices of `capacity` bytes each.
+    pub fn of_devices(devices: usize, capacity: u64) -> Self {
         Self {
             allocations: Vec::new(),
             next: GLOBAL_BASE,
-            in_use: 0,
+            in_use: vec![0; devices],
             capacity,
             operation: Operation::default(),
             names: VecDeque::new(),
@@ -145,34 +167,80 @@ impl GlobalMemory {
         }
     }
 
-    /// Allocates; the contents are not initialised. `origin` names the call in reports.
+    /// Allocates on the first device; the contents are not initialised. `origin` names the call in reports.
     ///
     /// # Errors
     /// [`MemoryError::OutOfMemory`], [`MemoryError::ZeroSize`].
     pub fn alloc(&mut self, bytes: u64, origin: &str) -> Result<u64, MemoryError> {
+        self.alloc_on(0, bytes, origin)
+    }
+
+    /// Allocates on a device.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfMemory`], [`MemoryError::ZeroSize`].
+    pub fn alloc_on(
+        &mut self,
+        device: usize,
+        bytes: u64,
+        origin: &str,
+    ) -> Result<u64, MemoryError> {
+        self.check_room(device, bytes)?;
+        let base = self.reserve(bytes)?;
+        self.place_at(base, bytes, origin, Home::Device(device))?;
+        Ok(base)
+    }
+
+    /// Takes addresses that nothing else gets, for an allocation that is made later.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfMemory`], [`MemoryError::ZeroSize`].
+    pub fn reserve(&mut self, bytes: u64) -> Result<u64, MemoryError> {
+        if bytes == 0 {
+            return Err(MemoryError::ZeroSize);
+        }
         let base = self.next;
-        let next = base
+        self.next = base
             .checked_add(bytes)
             .and_then(|end| end.checked_next_multiple_of(ALIGN))
             .and_then(|end| end.checked_add(GAP))
             .ok_or(MemoryError::OutOfMemory)?;
-        self.alloc_at(base, bytes, origin)?;
-        self.next = next;
         Ok(base)
     }
 
-    /// Allocates at a chosen address, for instance that of memory which the host and the device share.
-    /// There may have been an allocation before, which is forgotten.
+    fn check_room(&self, device: usize, bytes: u64) -> Result<(), MemoryError> {
+        match bytes {
+            0 => Err(MemoryError::ZeroSize),
+            _ if bytes > self.capacity - self.in_use(device) => Err(MemoryError::OutOfMemory),
+            _ => Ok(()),
+        }
+    }
+
+    /// Allocates at a chosen address on the first device. There may have been an allocation before, which is forgotten.
     ///
     /// # Errors
     /// [`MemoryError::OutOfMemory`], [`MemoryError::ZeroSize`], [`MemoryError::Occupied`].
     pub fn alloc_at(&mut self, base: u64, bytes: u64, origin: &str) -> Result<(), MemoryError> {
+        self.place_at(base, bytes, origin, Home::Device(0))
+    }
+
+    /// Allocates at a chosen address, for instance that of memory which the host and the devices share.
+    ///
+    /// # Errors
+    /// As [`GlobalMemory::alloc_at`].
+    pub fn place_at(
+        &mut self,
+        base: u64,
+        bytes: u64,
+        origin: &str,
+        home: Home,
+    ) -> Result<(), MemoryError> {
         if bytes == 0 {
             return Err(MemoryError::ZeroSize);
         }
         let end = base.checked_add(bytes).ok_or(MemoryError::OutOfMemory)?;
-        if bytes > self.capacity - self.in_use {
-            return Err(MemoryError::OutOfMemory);
+        if let Home::Device(device) = home {
+            self.check_room(device, bytes)?;
         }
         // Allocations are disjoint, those that were freed included.
         let first = self
@@ -192,12 +260,17 @@ impl GlobalMemory {
             .try_reserve_exact(count)
             .map_err(|_| MemoryError::OutOfMemory)?;
         pages.resize_with(count, Mutex::default);
-        self.in_use += bytes;
+        if let Home::Device(device) = home {
+            self.in_use[device] += bytes;
+        }
         let allocation = Allocation {
             base,
             len: bytes,
             origin: origin.to_owned(),
+            home,
             live: true,
+            open: true,
+            reachable: true,
             pages,
         };
         self.allocations.splice(first..last, [allocation]);
@@ -213,15 +286,20 @@ impl GlobalMemory {
             .index_below(address)
             .filter(|&index| self.allocations[index].base == address)
             .ok_or(MemoryError::NotAnAllocation(address))?;
-        let Allocation { live, len, .. } = self.allocations[index];
+        let Allocation {
+            live, len, home, ..
+        } = self.allocations[index];
         if !live {
             return Err(MemoryError::DoubleFree(address));
         }
         self.note_host(address, len, true)?;
         let allocation = &mut self.allocations[index];
         allocation.live = false;
+        allocation.reachable = false;
         allocation.pages = Vec::new();
-        self.in_use -= len;
+        if let Home::Device(device) = home {
+            self.in_use[device] -= len;
+        }
         Ok(())
     }
 
@@ -232,6 +310,11 @@ impl GlobalMemory {
     pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), MemoryError> {
         let index = self.place(address, out.len() as u64)?;
         self.note_host(address, out.len() as u64, false)?;
+        self.take(index, address, out);
+        Ok(())
+    }
+
+    fn take(&self, index: usize, address: u64, out: &mut [u8]) {
         let allocation = &self.allocations[index];
         for (addresses, range) in parts(address, out.len()) {
             match allocation.page(addresses.start).as_deref() {
@@ -239,7 +322,29 @@ impl GlobalMemory {
                 None => out[range].fill(0),
             }
         }
+    }
+
+    /// Puts bytes there that the host wrote to memory which it shares with the devices. The host's own loads and stores are
+    /// not operations, so nothing is checked.
+    pub(crate) fn refresh(&mut self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
+        let index = self.place(address, data.len() as u64)?;
+        self.put(index, address, data);
         Ok(())
+    }
+
+    /// Looks at bytes without an operation that does.
+    pub(crate) fn peek(&self, address: u64, out: &mut [u8]) -> Result<(), MemoryError> {
+        let index = self.place(address, out.len() as u64)?;
+        self.take(index, address, out);
+        Ok(())
+    }
+
+    /// Lets kernels reach the allocations that `is_open` picks by address and home, and no others.
+    pub(crate) fn open(&mut self, is_open: impl Fn(u64, Home) -> bool) {
+        for allocation in &mut self.allocations {
+            allocation.open = is_open(allocation.base, allocation.home);
+            allocation.reachable = allocation.live && allocation.open;
+        }
     }
 
     /// Copies host memory to the device.
@@ -249,6 +354,11 @@ impl GlobalMemory {
     pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
         let index = self.place(address, data.len() as u64)?;
         self.note_host(address, data.len() as u64, true)?;
+        self.put(index, address, data);
+        Ok(())
+    }
+
+    fn put(&self, index: usize, address: u64, data: &[u8]) {
         let allocation = &self.allocations[index];
         for (addresses, range) in parts(address, data.len()) {
             allocation.with_page(addresses.start, |page| {
@@ -257,7 +367,6 @@ impl GlobalMemory {
                 page.bytes_mut()[offsets].copy_from_slice(&data[range]);
             });
         }
-        Ok(())
     }
 
     /// Writes `pattern` `count` times.
@@ -470,12 +579,12 @@ impl GlobalMemory {
             .map(Allocation::info)
     }
 
-    /// Bytes allocated.
-    pub fn in_use(&self) -> u64 {
-        self.in_use
+    /// Bytes allocated on a device.
+    pub fn in_use(&self, device: usize) -> u64 {
+        self.in_use[device]
     }
 
-    /// Bytes in all.
+    /// Bytes of each device.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -488,14 +597,14 @@ impl GlobalMemory {
             .map(Allocation::info)
     }
 
-    /// The live allocation that holds all of `bytes` bytes at `address`; `hint` is where the last
+    /// The allocation that kernels can reach which holds all of `bytes` bytes at `address`; `hint` is where the last
     /// access was.
     #[inline]
     pub(crate) fn locate(&self, address: u64, bytes: u64, hint: &mut usize) -> Option<usize> {
         let holds = |index: usize| {
             self.allocations
                 .get(index)
-                .is_some_and(|allocation| allocation.holds(address, bytes))
+                .is_some_and(|allocation| allocation.reachable && allocation.spans(address, bytes))
         };
         if holds(*hint) {
             return Some(*hint);
@@ -523,7 +632,12 @@ impl GlobalMemory {
 
     /// The index of the live allocation that holds all of a range.
     fn place(&self, address: u64, bytes: u64) -> Result<usize, MemoryError> {
-        self.locate(address, bytes, &mut usize::MAX.clone())
+        let holds = |&index: &usize| {
+            let allocation = &self.allocations[index];
+            allocation.live && allocation.spans(address, bytes)
+        };
+        self.index_below(address)
+            .filter(holds)
             .ok_or(MemoryError::OutOfBounds { address, bytes })
     }
 }
@@ -555,13 +669,14 @@ impl Allocation {
             len: self.len,
             origin: self.origin.clone(),
             live: self.live,
+            open: self.open,
         }
     }
 
     #[inline]
-    fn holds(&self, address: u64, bytes: u64) -> bool {
+    fn spans(&self, address: u64, bytes: u64) -> bool {
         let offset = address.wrapping_sub(self.base);
-        self.live && offset <= self.len && bytes <= self.len - offset
+        offset <= self.len && bytes <= self.len - offset
     }
 
     /// The addresses that are in the page of an address.
@@ -606,7 +721,7 @@ mod tests {
         let a = memory.alloc(100, "a").expect("room");
         let b = memory.alloc(50, "b").expect("room");
         assert!(a.is_multiple_of(512) && b.is_multiple_of(512) && b > a + 100 + 4096);
-        assert_eq!(memory.in_use(), 150);
+        assert_eq!(memory.in_use(0), 150);
         memory.write(a + 10, &[1, 2, 3]).expect("inside");
         memory.copy(b, a + 10, 3).expect("inside");
         memory.fill(b + 4, &[7, 8], 3).expect("inside");
@@ -646,7 +761,7 @@ mod tests {
         assert_eq!(memory.free(a), Err(MemoryError::DoubleFree(a)));
         assert!(memory.write(a, &[0]).is_err(), "freed");
         assert_eq!(memory.find(a).map(|info| info.live), Some(false));
-        assert_eq!(memory.in_use(), 0);
+        assert_eq!(memory.in_use(0), 0);
     }
 
     #[test]
@@ -707,6 +822,30 @@ mod tests {
             memory.written(0x5000_1020, 64).expect("inside"),
             [false; 64]
         );
+    }
+
+    #[test]
+    fn devices_have_room_of_their_own() {
+        let mut memory = GlobalMemory::of_devices(2, 1000);
+        let first = memory.alloc_on(0, 900, "first").expect("room");
+        let second = memory.alloc_on(1, 900, "second").expect("room");
+        assert_eq!(
+            memory.alloc_on(1, 200, "more"),
+            Err(MemoryError::OutOfMemory)
+        );
+        memory
+            .place_at(0x5555_0000_0000, 5000, "the host's", Home::Host)
+            .expect("it takes none of a device's room");
+        memory.open(|_, home| home != Home::Device(1));
+        assert!(memory.locate(first, 4, &mut 0).is_some());
+        assert!(memory.locate(second, 4, &mut 1).is_none(), "not open");
+        memory
+            .read(second, &mut [0; 4])
+            .expect("the host reaches it");
+        memory.free(second).expect("live");
+        memory.open(|_, _| true);
+        assert!(memory.locate(second, 4, &mut 1).is_none(), "freed");
+        assert_eq!((memory.in_use(0), memory.in_use(1)), (900, 0));
     }
 
     #[test]

@@ -67,11 +67,11 @@ pub(crate) enum Order {
 pub(crate) struct Atomic {
     pub(crate) space: Space,
     pub(crate) address: Address,
-    /// Bytes of one element.
+    /// Bytes.
     pub(crate) width: usize,
-    /// One for each element; `None` where nothing is returned.
-    pub(crate) dests: Vec<Option<Reg>>,
-    pub(crate) operands: Vec<Reg>,
+    /// `None` where nothing is returned.
+    pub(crate) dest: Option<Reg>,
+    pub(crate) operand: Reg,
     /// The new value of `cas`.
     pub(crate) second: Option<Reg>,
     /// Old value, operand and second operand to new value.

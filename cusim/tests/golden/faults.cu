@@ -225,3 +225,94 @@ __device__ __forceinline__ void overflow_body(uint32_t *out, const uint32_t *in)
     out[word()] = __float_as_uint(x * (kFaulty ? 3e38f : 1e30f));
 }
 PAIR(overflow)
+
+// Each warp waits for its own copies, and reads what the other has copied.
+template <bool kFaulty>
+__device__ __forceinline__ void async_before_barrier_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    tile[threadIdx.x] = 0;
+    __syncthreads();
+    copy_async(&tile[threadIdx.x], &in[word()]);
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    if (!kFaulty) {
+        __syncthreads();
+    }
+    out[word()] = tile[63 - threadIdx.x];
+}
+PAIR(async_before_barrier)
+
+// The source is not aligned to the bytes that are copied.
+template <bool kFaulty>
+__device__ __forceinline__ void async_misaligned_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint2 tile[64];
+    const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(&tile[threadIdx.x]));
+    const uint32_t *from = in + threadIdx.x / 2 * 2 + (kFaulty && threadIdx.x == 9 ? 1 : 0);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(at), "l"(from) : "memory");
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    out[word()] = tile[threadIdx.x].x;
+}
+PAIR(async_misaligned)
+
+// Warps do not agree how many threads a barrier is for.
+template <bool kFaulty>
+__device__ __forceinline__ void barrier_count_body(uint32_t *out, const uint32_t *in) {
+    const uint32_t count = kFaulty && threadIdx.x >= 32 ? 32 : 64;
+    asm volatile("barrier.sync 1, %0;" ::"r"(count) : "memory");
+    out[word()] = in[word()];
+}
+PAIR(barrier_count)
+
+// A warp goes home, and the other waits for it.
+template <bool kFaulty>
+__device__ __forceinline__ void missing_warp_body(uint32_t *out, const uint32_t *in) {
+    if (kFaulty && threadIdx.x >= 32) {
+        return;
+    }
+    asm volatile("barrier.sync 2, 64;" ::: "memory");
+    out[word()] = in[word()];
+}
+PAIR(missing_warp)
+
+// More arrivals than the phase has left.
+template <bool kFaulty>
+__device__ __forceinline__ void arrivals_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint64_t barrier;
+    const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(&barrier));
+    if (threadIdx.x == 0) {
+        uint64_t state;
+        asm volatile("mbarrier.init.shared.b64 [%0], 3;" ::"r"(at) : "memory");
+        asm volatile("mbarrier.arrive.noComplete.shared.b64 %0, [%1], %2;"
+                     : "=l"(state)
+                     : "r"(at), "r"(kFaulty ? 4 : 2)
+                     : "memory");
+    }
+    out[word()] = in[word()];
+}
+PAIR(arrivals)
+
+__device__ uint32_t kTable[64];
+__device__ uint32_t kReady;
+
+// A block passes words on with a flag, which must not be seen before them.
+template <bool kFaulty>
+__device__ __forceinline__ void unfenced_blocks_body(uint32_t *out, const uint32_t *in) {
+    if (blockIdx.x == 0) {
+        kTable[threadIdx.x] = in[word()];
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            if (!kFaulty) {
+                __threadfence();
+            }
+            atomicExch(&kReady, 1);
+        }
+        return;
+    }
+    if (threadIdx.x == 0) {
+        while (atomicAdd(&kReady, 0) == 0) {
+        }
+        __threadfence();
+    }
+    __syncthreads();
+    out[word()] = kTable[threadIdx.x];
+}
+PAIR(unfenced_blocks)

@@ -362,12 +362,30 @@ proptest! {
 
     #[test]
     fn tensor_floats_keep_ten_bits(operands in floats32()) {
-        let results = run("cvt.rna.tf32.f32 %r8, %f0;", Out::R, &operands);
         let tf32 = Format { name: "tf32", exponent: 8, fraction: 10 };
-        for ([a, ..], got) in operands.iter().zip(results) {
-            let expected = tf32.encode(F32.decode(*a), Mode::Away) << 13;
-            let both_nan = F32.is_nan(*a) && F32.is_nan(got);
-            prop_assert!(got == expected || both_nan, "{a:#x} became {got:#x}, not {expected:#x}");
+        for (rounding, mode) in [("rna", Mode::Away), ("rn", Mode::Nearest), ("rz", Mode::Zero)] {
+            for modifier in ["", ".relu", ".satfinite", ".relu.satfinite"] {
+                let (relu, finite) = (modifier.contains("relu"), modifier.contains("satfinite"));
+                if relu && rounding == "rna" {
+                    continue;
+                }
+                let body = format!("cvt.{rounding}{modifier}.tf32.f32 %r8, %f0;");
+                for ([a, ..], got) in operands.iter().zip(run(&body, Out::R, &operands)) {
+                    let value = F32.decode(*a);
+                    let expected = match tf32.encode(value, mode) {
+                        _ if relu && value.is_negative() => 0,
+                        bits if finite && bits & !tf32.sign() == tf32.infinity() => bits - 1,
+                        bits => bits,
+                    } << 13;
+                    let both_nan = F32.is_nan(*a) && F32.is_nan(got);
+                    // The ISA does not say which zero becomes of -0.
+                    let both_zero = relu && (got | expected) << 33 == 0;
+                    prop_assert!(
+                        got == expected || both_nan || both_zero,
+                        "{body} of {a:#x} is {got:#x}, not {expected:#x}"
+                    );
+                }
+            }
         }
     }
 }

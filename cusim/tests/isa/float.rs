@@ -16,11 +16,12 @@ pub const TESTS: &[fn()] = &[
 /// An instruction of up to three operands and its exact result.
 type Operation = (&'static str, usize, fn([Value; 3], Mode) -> Value);
 
-const OPERATIONS: [Operation; 7] = [
+const OPERATIONS: [Operation; 8] = [
     ("add", 2, |[a, b, _], mode| sum(a, b, mode)),
     ("sub", 2, |[a, b, _], mode| sum(a, negate(b), mode)),
     ("mul", 2, |[a, b, _], _| multiply(a, b)),
     ("fma", 3, |[a, b, c], mode| sum(multiply(a, b), c, mode)),
+    ("mad", 3, |[a, b, c], mode| sum(multiply(a, b), c, mode)),
     ("div", 2, |[a, b, _], _| divide(a, b)),
     ("rcp", 1, |[a, ..], _| divide(Value::integer(1), a)),
     ("sqrt", 1, |[a, ..], _| root(a)),
@@ -73,6 +74,10 @@ fn least(x: f32, y: f32) -> f32 {
     }
 }
 
+fn flushed(x: u64) -> f32 {
+    f(F32.flush(x & 0xffff_ffff))
+}
+
 fn saturate(x: f32) -> f32 {
     if x > 0.0 { x.min(1.0) } else { 0.0 }
 }
@@ -90,6 +95,12 @@ const SIGNS_AND_BOUNDS: &[Form] = &[
     }),
     form("max.f32 %f8, %f0, %f1;", Out::F, |[x, y, ..]| {
         b(-least(-f(x), -f(y)))
+    }),
+    form("min.ftz.f32 %f8, %f0, %f1;", Out::F, |[x, y, ..]| {
+        b(least(flushed(x), flushed(y)))
+    }),
+    form("max.ftz.f32 %f8, %f0, %f1;", Out::F, |[x, y, ..]| {
+        b(-least(-flushed(x), -flushed(y)))
     }),
     form("min.NaN.f32 %f8, %f0, %f1;", Out::F, |[x, y, ..]| {
         if f(x).is_nan() || f(y).is_nan() {

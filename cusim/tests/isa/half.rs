@@ -71,6 +71,12 @@ const RELU: Modifier = Modifier {
     },
 };
 
+const FLUSH_RELU: Modifier = Modifier {
+    name: ".ftz.relu",
+    operand: Format::flush,
+    result: |format, bits| (RELU.result)(format, format.flush(bits)),
+};
+
 /// Both halves of the result, where `one` is that of single numbers.
 fn in_halves(operands: Operands, one: impl Fn([u64; 3]) -> u64) -> [u64; 2] {
     [0, 16].map(|shift| {
@@ -124,12 +130,12 @@ proptest! {
     fn results_are_rounded_once(operands in pairs()) {
         for (name, count, exact) in OPERATIONS {
             for (format, modifiers) in [
-                (F16, &[PLAIN, FLUSH, SATURATE, RELU][..]),
+                (F16, &[PLAIN, FLUSH, SATURATE, RELU, FLUSH_RELU][..]),
                 (BF16, &[PLAIN, RELU][..]),
             ] {
                 for modifier in modifiers {
                     // Only fma has .relu.
-                    if modifier.name == ".relu" && count < 3 {
+                    if modifier.name.ends_with(".relu") && count < 3 {
                         continue;
                     }
                     for body in bodies(&format!("{name}{}", modifier.name), format, count) {
@@ -157,9 +163,15 @@ proptest! {
                 ("min", (|a, b| a < b) as fn(i32, i32) -> bool),
                 ("max", |a, b| a > b),
             ] {
-                for (modifier, propagates) in [("", false), (".NaN", true)] {
+                for (modifier, propagates) in [("", false), (".NaN", true), (".ftz", false)] {
+                    let flushes = modifier == ".ftz";
+                    if flushes && format == BF16 {
+                        continue;
+                    }
                     for body in bodies(&format!("{name}{modifier}"), format, 2) {
                         check(&body, format, &operands, |[a, b, _]| {
+                            let read = |x| if flushes { format.flush(x) } else { x };
+                            let (a, b) = (read(a), read(b));
                             match (format.is_nan(a), format.is_nan(b)) {
                                 (true, true) => 0x7fff,
                                 (true, false) | (false, true) if propagates => 0x7fff,

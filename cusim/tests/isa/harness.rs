@@ -43,8 +43,9 @@ impl Out {
 }
 
 /// The kernel around `body`: operand `n` of the thread is in `%qn`, its low bits are in `%rn`, `%hn`,
-/// `%fn` and `%dn`, its lowest bit is in `%pn`; `%r30` is the thread. 16 KiB of shared memory are at `tile`.
-fn kernel(body: &str, out: Out) -> String {
+/// `%fn` and `%dn`, its lowest bit is in `%pn`; `%r30` is the thread. 16 KiB of shared memory are at `tile`, and the
+/// constant [`FIXED`] is at `fixed`. `functions` stand before the kernel.
+fn kernel(functions: &str, body: &str, out: Out) -> String {
     let loads: String = (0..4)
         .map(|n| {
             format!(
@@ -58,6 +59,7 @@ fn kernel(body: &str, out: Out) -> String {
     let widen = out.widen();
     format!(
         ".version 8.7\n.target sm_80\n.address_size 64\n\
+         .const .align 8 .b64 fixed = {FIXED};\n{functions}\
          .visible .entry k(.param .u64 input, .param .u64 output)\n{{\n\
          .reg .pred %p<8>; .reg .b16 %h<16>; .reg .b32 %r<64>; .reg .f32 %f<16>; .reg .f64 %d<16>;\n\
          .reg .b64 %q<32>; .reg .b64 %in; .reg .b64 %out;\n\
@@ -74,16 +76,33 @@ fn kernel(body: &str, out: Out) -> String {
     )
 }
 
+/// Eight bytes of constant memory.
+pub const FIXED: u64 = 0x0123_4567_89ab_cdef;
+
 /// Runs `body` once for each element of `operands`, 1024 at most.
 pub fn try_run(body: &str, out: Out, operands: &[Operands]) -> Result<Vec<u64>, Box<Fault>> {
+    try_run_with("", body, out, operands)
+}
+
+/// [`try_run`] of a body that calls functions.
+pub fn try_run_with(
+    functions: &str,
+    body: &str,
+    out: Out,
+    operands: &[Operands],
+) -> Result<Vec<u64>, Box<Fault>> {
+    crate::coverage::record(functions);
     crate::coverage::record(body);
-    let text = kernel(body, out);
+    let text = kernel(functions, body, out);
     let module = ptx::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let program = Program::load(&module).unwrap_or_else(|error| panic!("{error}\n{body}"));
     let mut memory = GlobalMemory::new(1 << 24);
     let count = operands.len();
     let input = memory.alloc(32 * count as u64, "input").expect("memory");
     let output = memory.alloc(8 * count as u64, "output").expect("memory");
+    let fixed = memory.alloc(8, "fixed").expect("memory");
+    let written = memory.write(fixed, &FIXED.to_le_bytes());
+    written.expect("the constant fits");
     let bytes: Vec<u8> = operands
         .iter()
         .flatten()
@@ -97,7 +116,7 @@ pub fn try_run(body: &str, out: Out, operands: &[Operands]) -> Result<Vec<u64>, 
         block: [count as u32, 1, 1],
         dynamic_shared: 0,
         params: &params,
-        global_addresses: &[],
+        global_addresses: &[fixed],
         arch: Arch::of(80).expect("sm_80 is modelled"),
         options: &Options::default(),
         cooperative: false,

@@ -3,6 +3,7 @@
 mod access;
 mod arithmetic;
 mod atomic;
+mod barrier;
 mod bits;
 mod compare;
 mod convert;
@@ -13,7 +14,9 @@ mod functions;
 mod half;
 mod harness;
 mod integer;
+mod matrix;
 mod sets;
+mod spaces;
 mod vector;
 mod warp;
 mod widths;

@@ -5,7 +5,14 @@ use proptest::prelude::*;
 use crate::harness::{Operands, Out, config, run};
 
 /// The tests of this file.
-pub const TESTS: &[fn()] = &[shuffles, votes, members_only, reductions, matches];
+pub const TESTS: &[fn()] = &[
+    shuffles,
+    votes,
+    members_only,
+    reductions,
+    matches,
+    elections,
+];
 
 /// Operands of whole warps.
 fn warps() -> impl Strategy<Value = Vec<Operands>> {
@@ -156,12 +163,45 @@ proptest! {
         } else {
             operands
         };
-        let body = "match.all.sync.b64 %r8|%p4, %q0, -1; cvt.u64.u32 %q8, %r8; @%p4 add.u64 %q8, %q8, 0x100000000;";
-        let results = run(body, Out::Q, &operands);
-        for (operands, results) in by_warp(&operands, &results) {
-            let all = operands.iter().all(|x| x[0] == operands[0][0]);
-            let expected = if all { 0x1_ffff_ffff } else { 0 };
-            prop_assert!(results.iter().all(|&x| x == expected));
+        for (ty, file, cut) in [("b32", 'r', u64::from(u32::MAX)), ("b64", 'q', u64::MAX)] {
+            let body = format!(
+                "match.all.sync.{ty} %r8|%p4, %{file}0, -1; cvt.u64.u32 %q8, %r8; @%p4 add.u64 %q8, %q8, 0x100000000;"
+            );
+            let results = run(&body, Out::Q, &operands);
+            for (operands, results) in by_warp(&operands, &results) {
+                let all = operands.iter().all(|x| x[0] & cut == operands[0][0] & cut);
+                let expected = if all { 0x1_ffff_ffff } else { 0 };
+                prop_assert!(results.iter().all(|&x| x == expected), "{}", body);
+            }
+            let results = run(&format!("match.any.sync.{ty} %r8, %{file}0, -1;"), Out::R, &operands);
+            for (operands, results) in by_warp(&operands, &results) {
+                for (own, got) in operands.iter().zip(results) {
+                    let alike = operands.iter().rev().map(|x| u64::from(x[0] & cut == own[0] & cut));
+                    prop_assert_eq!(*got, alike.fold(0, |mask, bit| mask << 1 | bit));
+                }
+            }
+        }
+    }
+
+    /// One of the members is elected, and all are told which: PTX ISA, "elect.sync".
+    #[test]
+    fn elections(operands in warps(), members in 1u32..) {
+        let body = format!(
+            "mov.u32 %r31, %laneid; mov.b32 %r32, {members}; shr.u32 %r33, %r32, %r31; and.b32 %r33, %r33, 1;
+             setp.eq.u32 %p5, %r33, 0; mov.b32 %r8, 99; @%p5 bra done;
+             elect.sync %r8|%p4, %r32; @%p4 add.u32 %r8, %r8, 0x100;
+             done:"
+        );
+        let results = run(&body, Out::R, &operands);
+        for results in results.chunks(32) {
+            let is_member = |lane: &usize| members >> lane & 1 == 1;
+            let leaders: Vec<usize> = (0..32).filter(|&lane| results[lane] & 0x100 != 0).collect();
+            prop_assert_eq!(leaders.len(), 1);
+            prop_assert!(is_member(&leaders[0]));
+            for (lane, got) in results.iter().enumerate() {
+                let expected = if is_member(&lane) { leaders[0] as u64 } else { 99 };
+                prop_assert_eq!(got & 0xff, expected);
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use ferroflash::{
-    Frequencies, Kernels, Mask, Positions, Prefill, PrefillArgs, PrefillOptions, RmsNorm, Rope,
-    RopeArgs, RopeStyle, TensorView, TensorViewMut, WeightForm,
+    Frequencies, Kernels, Mask, NormWeights, Positions, Prefill, PrefillArgs, PrefillOptions,
+    QkNorm, RmsNorm, Rope, RopeArgs, TensorView, TensorViewMut, WeightForm,
 };
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -27,7 +27,10 @@ impl fmt::Display for Launches {
             rope,
             attention,
         } = self;
-        write!(f, "{attention} attention, {rms_norm} RMSNorm, {rope} RoPE")
+        write!(
+            f,
+            "{attention} attention, {rms_norm} RMSNorm, {rope} QK-norm + RoPE"
+        )
     }
 }
 
@@ -101,12 +104,15 @@ impl Gpu {
             query_norm: self.upload(query)?,
             key_norm: self.upload(key)?,
             rope: Rope {
-                style: RopeStyle::HalfSplit,
-                rotary_dim: None,
                 frequencies: Frequencies::Base {
                     base: rope_base,
                     scale: 1.0,
                 },
+                norm: Some(QkNorm {
+                    eps: self.norm.eps,
+                    weight: self.norm.weight,
+                }),
+                ..Rope::default()
             },
         })
     }
@@ -125,23 +131,14 @@ impl Gpu {
         })
     }
 
-    /// Uploads the positions of the next forward pass.
+    /// The positions of the next forward pass.
     pub fn positions(&self, first: usize, count: usize) -> Result<Positions> {
-        let positions = (first..first + count)
-            .map(i32::try_from)
-            .collect::<Result<Vec<_>, _>>()
-            .context("a position does not fit 32 bits")?;
-        Ok(Positions::new(&self.stream, &positions)?)
+        Ok(Positions::range(first, count)?)
     }
 
     /// RMSNorm of the rows of `x`, each as wide as `weight`.
     pub fn rms_norm(&mut self, x: &[f32], weight: &CudaSlice<f32>) -> Result<Vec<f32>> {
         let mut x = self.stream.clone_htod(x)?;
-        self.normalise(&mut x, weight)?;
-        Ok(self.stream.clone_dtoh(&x)?)
-    }
-
-    fn normalise(&mut self, x: &mut CudaSlice<f32>, weight: &CudaSlice<f32>) -> Result<()> {
         let width = weight.len();
         let rows = x.len() / width;
         self.kernels.rms_norm_in_place(
@@ -151,7 +148,7 @@ impl Gpu {
             TensorView::contiguous(weight.as_view(), [width])?,
         )?;
         self.launches.rms_norm += 1;
-        Ok(())
+        Ok(self.stream.clone_dtoh(&x)?)
     }
 
     /// QK-norm, RoPE and attention of the tokens at `positions`, the first of which is at `start`: their
@@ -217,16 +214,19 @@ impl Gpu {
         } = self.heads;
         let mut q = self.stream.clone_htod(&projections.q)?;
         let mut k = self.stream.clone_htod(&projections.k)?;
-        self.normalise(&mut q, &layer.query_norm)?;
-        self.normalise(&mut k, &layer.key_norm)?;
         let args = RopeArgs {
-            q: TensorViewMut::contiguous(q.as_view_mut(), [tokens, num_qo, dim])?,
-            k: Some(TensorViewMut::contiguous(
-                k.as_view_mut(),
-                [tokens, num_kv, dim],
-            )?),
-            positions,
-            table: None,
+            weights: Some(NormWeights {
+                q: Some(TensorView::contiguous(layer.query_norm.as_view(), [dim])?),
+                k: Some(TensorView::contiguous(layer.key_norm.as_view(), [dim])?),
+            }),
+            ..RopeArgs::new(
+                TensorViewMut::contiguous(q.as_view_mut(), [tokens, num_qo, dim])?,
+                Some(TensorViewMut::contiguous(
+                    k.as_view_mut(),
+                    [tokens, num_kv, dim],
+                )?),
+                positions,
+            )
         };
         self.kernels.rope(&self.stream, &layer.rope, args)?;
         self.launches.rope += 1;

@@ -134,21 +134,11 @@ impl Context<'_> {
         };
         let first = usize::from(form.opcode == "atom");
         let address = self.address(form.operand(first)?)?;
-        let operands = elements(form.operand(first + 1)?);
-        let operands = operands.iter().map(|operand| self.any(operand, width == 8));
-        let operands = operands.collect::<Result<Vec<_>>>()?;
-        let dests = match first {
-            1 => {
-                let dests = elements(form.operand(0)?).iter();
-                dests
-                    .map(|dest| self.dest_or_sink(dest))
-                    .collect::<Result<Vec<_>>>()?
-            }
-            _ => vec![None; operands.len()],
+        let operand = self.any(form.operand(first + 1)?, width == 8)?;
+        let dest = match first {
+            1 => self.dest_or_sink(form.operand(0)?)?,
+            _ => None,
         };
-        if dests.len() != operands.len() || width * operands.len() > 16 {
-            return form.unknown();
-        }
         let rest = &form.operands()[first + 2..];
         let hints = usize::from(form.has("L2::cache_hint"));
         let second = match (operation, rest) {
@@ -165,8 +155,8 @@ impl Context<'_> {
             space: space_of(form),
             address,
             width,
-            dests,
-            operands,
+            dest,
+            operand,
             second,
             f,
             order,
@@ -236,19 +226,11 @@ impl Context<'_> {
     }
 }
 
-/// The elements of a vector, or the one operand.
-fn elements(operand: &Operand) -> &[Operand] {
-    match operand {
-        Operand::Vector(list) => list,
-        operand => std::slice::from_ref(operand),
-    }
-}
-
-/// Adds, or chooses between, both halves of a pair.
-fn halves(format: Format, a: u64, b: u64, f: fn(f64, f64) -> f64) -> u64 {
+/// Adds both halves of a pair.
+fn add_halves(format: Format, a: u64, b: u64) -> u64 {
     let half = |shift: u32| {
-        let (a, b) = (format.decode(a >> shift), format.decode(b >> shift));
-        format.encode(f(a, b), Rounding::Nearest) << shift
+        let sum = format.decode(a >> shift) + format.decode(b >> shift);
+        format.encode(sum, Rounding::Nearest) << shift
     };
     half(0) | half(16)
 }
@@ -263,14 +245,10 @@ fn atomic_function(operation: &str, ty: &str) -> Option<fn(u64, u64, u64) -> u64
         ("xor", "b32" | "b64") => |a, b, _| a ^ b,
         ("add", "f32") => |a, b, _| u64::from((f(a as u32) + f(b as u32)).to_bits()),
         ("add", "f64") => |a, b, _| (d(a) + d(b)).to_bits(),
-        ("add", "f16") => |a, b, _| halves(Format::F16, a, b, |a, b| a + b) & 0xffff,
-        ("add", "bf16") => |a, b, _| halves(Format::Bf16, a, b, |a, b| a + b) & 0xffff,
-        ("add", "f16x2") => |a, b, _| halves(Format::F16, a, b, |a, b| a + b),
-        ("add", "bf16x2") => |a, b, _| halves(Format::Bf16, a, b, |a, b| a + b),
-        ("min", "f16" | "f16x2") => |a, b, _| halves(Format::F16, a, b, f64::min),
-        ("max", "f16" | "f16x2") => |a, b, _| halves(Format::F16, a, b, f64::max),
-        ("min", "bf16" | "bf16x2") => |a, b, _| halves(Format::Bf16, a, b, f64::min),
-        ("max", "bf16" | "bf16x2") => |a, b, _| halves(Format::Bf16, a, b, f64::max),
+        ("add", "f16") => |a, b, _| add_halves(Format::F16, a, b) & 0xffff,
+        ("add", "bf16") => |a, b, _| add_halves(Format::Bf16, a, b) & 0xffff,
+        ("add", "f16x2") => |a, b, _| add_halves(Format::F16, a, b),
+        ("add", "bf16x2") => |a, b, _| add_halves(Format::Bf16, a, b),
         ("add", "u32" | "s32") => |a, b, _| u64::from((a as u32).wrapping_add(b as u32)),
         ("add", "u64" | "s64") => |a, b, _| a.wrapping_add(b),
         ("min", "u32" | "u64") => |a, b, _| a.min(b),

@@ -1,0 +1,238 @@
+//! One launch at a usual size, what it must move and compute, and the bars it is held to.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
+use cusim::exec::Counters;
+use ferroflash::{Element, Kernels, TensorView, TensorViewMut};
+
+use crate::sass::Kernel;
+
+/// Bytes of a sector, the unit in which global memory is moved.
+const SECTOR: usize = 32;
+
+/// The architecture whose machine code is held to the bars of a loop.
+const MODELLED: &str = "sm_80";
+
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The emulator with the kernels.
+pub struct Device {
+    pub stream: Arc<CudaStream>,
+    pub kernels: Kernels,
+}
+
+impl Device {
+    pub fn new() -> Result<Self> {
+        println!("{}", cusim::Device::select(cusim::Choice::Cusim)?);
+        let context = CudaContext::new(0)?;
+        Ok(Self {
+            stream: context.default_stream(),
+            kernels: Kernels::load(&context)?,
+        })
+    }
+
+    /// A buffer in which every element is `value`.
+    pub fn filled<T: Element>(&self, len: usize, value: f64) -> Result<CudaSlice<T>> {
+        Ok(self.stream.clone_htod(&vec![T::from_f64(value); len])?)
+    }
+}
+
+/// A row-major tensor at the start of a buffer.
+pub fn view<T, const R: usize>(
+    data: &CudaSlice<T>,
+    shape: [usize; R],
+) -> Result<TensorView<'_, T, R>> {
+    Ok(TensorView::contiguous(data.as_view(), shape)?)
+}
+
+/// A row-major output at the start of a buffer.
+pub fn view_mut<T: DeviceRepr, const R: usize>(
+    data: &mut CudaSlice<T>,
+    shape: [usize; R],
+) -> Result<TensorViewMut<'_, T, R>> {
+    Ok(TensorViewMut::contiguous(data.as_view_mut(), shape)?)
+}
+
+/// What an operation cannot do without.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needed {
+    /// Bytes from and to global memory.
+    pub bytes: usize,
+    /// Multiplications and additions of the tensor cores.
+    pub flops: u64,
+}
+
+/// What a case must reach; `None` where there is no bar. No case may spill, access local memory in its main loop, or have
+/// a bank conflict.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bars {
+    /// Sectors moved over those needed, at most.
+    pub traffic: f64,
+    /// Tensor operations executed over those needed, at most.
+    pub flops: Option<f64>,
+    /// Share of the tensor pipe that the loop's instructions allow, at least.
+    pub bound: Option<f64>,
+    /// The same in ptxas's own order with all resident blocks, at least.
+    pub replay: Option<f64>,
+    /// Instructions for each 16 bytes of global memory, at most.
+    pub instructions_per_16_bytes: Option<f64>,
+    /// Bytes of loads in flight on an SM, at least.
+    pub load_bytes_in_flight: Option<u64>,
+}
+
+type Launch<'a> = Box<dyn FnMut(&Device) -> Result<()> + 'a>;
+
+/// One launch.
+pub struct Case<'a> {
+    pub name: String,
+    pub needed: Needed,
+    pub bars: Bars,
+    pub launch: Launch<'a>,
+}
+
+/// What the emulator saw of it.
+pub struct Run {
+    pub kernel: String,
+    pub threads: u32,
+    pub dynamic_shared: u32,
+    pub counters: Counters,
+}
+
+impl Case<'_> {
+    pub fn run(&mut self, device: &Device) -> Result<Run> {
+        cusim::take_launches();
+        (self.launch)(device)?;
+        device.stream.synchronize()?;
+        let launches = cusim::take_launches();
+        let [launch] = launches.as_slice() else {
+            return Err(format!("{}: {} launches, not one", self.name, launches.len()).into());
+        };
+        Ok(Run {
+            kernel: launch.kernel.clone(),
+            threads: launch.block.iter().product(),
+            dynamic_shared: launch.dynamic_shared,
+            counters: launch.counters,
+        })
+    }
+
+    /// Prints the case; returns the bars it misses.
+    pub fn report(&self, run: &Run, kernels: &[Kernel]) -> Vec<String> {
+        println!("\n{}: {}", self.name, run.kernel);
+        let mut check = Check {
+            case: &self.name,
+            missed: Vec::new(),
+        };
+        self.report_counters(&run.counters, &mut check);
+        for kernel in kernels {
+            self.report_kernel(kernel, &mut check);
+        }
+        check.missed
+    }
+
+    fn report_counters(&self, counters: &Counters, check: &mut Check<'_>) {
+        let sectors = counters.global_load_sectors + counters.global_store_sectors;
+        let traffic = sectors as f64 * SECTOR as f64 / self.needed.bytes as f64;
+        let conflicts = counters.shared_wavefronts - counters.shared_wavefronts_ideal;
+        println!(
+            "  counted: {} warp instructions, {sectors} sectors ({traffic:.3} of what must move), {} passes over shared \
+             memory, {conflicts} for conflicts",
+            counters.instructions, counters.shared_wavefronts,
+        );
+        check.at_most("sectors over needed", traffic, Some(self.bars.traffic));
+        check.at_most("bank conflicts", conflicts as f64, Some(0.0));
+        if self.needed.flops > 0 {
+            let flops = counters.mma_flops as f64 / self.needed.flops as f64;
+            println!("  counted: {flops:.3} of the tensor operations that are needed");
+            check.at_most("tensor operations over needed", flops, self.bars.flops);
+        }
+    }
+
+    fn report_kernel(&self, kernel: &Kernel, check: &mut Check<'_>) {
+        let arch = &kernel.built_for;
+        println!(
+            "  {arch}: {} registers, {} spills",
+            kernel.registers,
+            kernel.spills()
+        );
+        check.at_most(&format!("{arch} spills"), kernel.spills().into(), Some(0.0));
+        let is_modelled = arch == MODELLED;
+        if let Some(code) = kernel.main_loop() {
+            let bound = code.tensor_bound.unwrap_or(0.0);
+            let replay = code.replay.as_ref().map_or(0.0, |replay| replay.tensor);
+            println!(
+                "    main loop: {} instructions, bound {bound:.2}, replay {replay:.2}: {}",
+                code.instructions,
+                mix(&code.counts)
+            );
+            let local = code.local_accesses();
+            check.at_most(
+                &format!("{arch} local accesses in the loop"),
+                local.into(),
+                Some(0.0),
+            );
+            if is_modelled {
+                check.at_least("bound", bound, self.bars.bound);
+                check.at_least("replay", replay, self.bars.replay);
+            }
+        } else {
+            let code = kernel.streaming();
+            let share = code.share_128bit.unwrap_or(0.0);
+            let instructions = code.instructions_per_16_bytes.unwrap_or(f64::INFINITY);
+            let in_flight = code.load_bytes_in_flight_sm.unwrap_or(0);
+            println!(
+                "    streaming: {} instructions, {:.0} % of accesses in 128 bits, {instructions:.1} instructions for 16 bytes, \
+                 {} KiB of loads in flight: {}",
+                code.instructions,
+                share * 100.0,
+                in_flight / 1024,
+                mix(&code.counts)
+            );
+            if is_modelled {
+                let bar = self.bars.instructions_per_16_bytes;
+                check.at_most("instructions for 16 bytes", instructions, bar);
+                check.at_least("share of 128-bit accesses", share, bar.map(|_| 1.0));
+                let bar = self.bars.load_bytes_in_flight.map(|bytes| bytes as f64);
+                check.at_least("bytes of loads in flight", in_flight as f64, bar);
+            }
+        }
+    }
+}
+
+/// The commonest classes of instructions.
+fn mix(counts: &std::collections::BTreeMap<String, u32>) -> String {
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|&(_, &count)| std::cmp::Reverse(count));
+    let counts = counts
+        .iter()
+        .take(8)
+        .map(|(class, count)| format!("{class} {count}"));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// Collects the bars that a case misses.
+struct Check<'a> {
+    case: &'a str,
+    missed: Vec<String>,
+}
+
+impl Check<'_> {
+    fn at_most(&mut self, what: &str, value: f64, bar: Option<f64>) {
+        if let Some(bar) = bar
+            && value > bar
+        {
+            self.missed
+                .push(format!("{}: {what}: {value:.3}, at most {bar}", self.case));
+        }
+    }
+
+    fn at_least(&mut self, what: &str, value: f64, bar: Option<f64>) {
+        if let Some(bar) = bar
+            && value < bar
+        {
+            self.missed
+                .push(format!("{}: {what}: {value:.3}, at least {bar}", self.case));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Matrix instructions against products of whole matrices, with fragments as the PTX ISA draws them.
+
+use cusim::program::opcodes;
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use crate::harness::{Operands, Out, config, run};
+
+/// The tests of this file.
+pub const TESTS: &[fn()] = &[products, loads, stores, transpositions];
+
+/// Every mnemonic of an opcode: plain, and with each of its options.
+fn mnemonics(opcode: &str) -> Vec<String> {
+    let forms = opcodes().filter(|form| form.name.split('.').next() == Some(opcode));
+    let all = forms.flat_map(|form| {
+        let rest = form.name[opcode.len()..].to_owned();
+        let options = form.options.into_iter();
+        let with: Vec<_> = options
+            .map(|option| format!("{opcode}.{option}{rest}"))
+            .collect();
+        std::iter::once(format!("{opcode}{rest}")).chain(with)
+    });
+    all.collect()
+}
+
+/// What an element of a matrix is.
+#[derive(Clone, Copy, PartialEq)]
+enum Element {
+    F16,
+    Bf16,
+    Tf32,
+    S8,
+    U8,
+}
+
+impl Element {
+    fn of(ty: &str) -> Self {
+        match ty {
+            "f16" => Self::F16,
+            "bf16" => Self::Bf16,
+            "tf32" => Self::Tf32,
+            "s8" => Self::S8,
+            "u8" => Self::U8,
+            ty => unreachable!("{ty} is no element"),
+        }
+    }
+
+    /// Elements in a register.
+    fn packed(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::Tf32 => 1,
+            Self::S8 | Self::U8 => 4,
+        }
+    }
+
+    /// A number that it holds exactly, small where sums are to be exact.
+    fn draw(self, bits: u32) -> i32 {
+        match self {
+            Self::S8 => i32::from(bits as i8),
+            Self::U8 => i32::from(bits as u8),
+            _ => (bits % 13) as i32 - 6,
+        }
+    }
+
+    fn encode(self, x: i32) -> u32 {
+        match self {
+            Self::F16 => f16::from_f32(x as f32).to_bits().into(),
+            Self::Bf16 => bf16::from_f32(x as f32).to_bits().into(),
+            Self::Tf32 => (x as f32).to_bits(),
+            Self::S8 | Self::U8 => x as u8 as u32,
+        }
+    }
+}
+
+/// A register with elements, the first in the lowest bits.
+fn pack(element: Element, numbers: impl Iterator<Item = i32>) -> u32 {
+    let bits = 32 / element.packed();
+    numbers
+        .enumerate()
+        .fold(0, |word, (at, x)| word | element.encode(x) << (bits * at))
+}
+
+/// A draw of bits that depends on all arguments.
+fn draw(seed: u64, row: usize, column: usize, matrix: u64) -> u32 {
+    let mixed = (seed ^ matrix << 40)
+        .wrapping_add((row * 131 + column) as u64)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32
+}
+
+fn registers(first: usize, count: usize) -> String {
+    let names: Vec<_> = (first..first + count).map(|at| format!("%r{at}")).collect();
+    format!("{{{}}}", names.join(", "))
+}
+
+/// The accumulator in its registers: 16-bit integers from `%q3`, as they are or as halves.
+fn accumulator(ty: &str) -> (String, usize) {
+    let whole = "mov.b64 {%h4, %h5, %h6, %h7}, %q3; ";
+    match ty {
+        "f16" => ("mov.b64 {%r40, %r41}, %q3; ".to_owned(), 2),
+        ty => {
+            let convert = |at: usize| match ty {
+                "f32" => format!(
+                    "cvt.rn.f32.s16 %f12, %h{}; mov.b32 %r{}, %f12; ",
+                    at + 4,
+                    at + 40
+                ),
+                // Far enough for sums to leave 32 bits.
+                _ => format!(
+                    "cvt.s32.s16 %r{0}, %h{1}; shl.b32 %r{0}, %r{0}, 16; ",
+                    at + 40,
+                    at + 4
+                ),
+            };
+            (
+                whole.to_owned() + &(0..4).map(convert).collect::<String>(),
+                4,
+            )
+        }
+    }
+}
+
+/// What is added to the product.
+fn addend(ty: &str, seed: u64, row: usize, column: usize) -> i32 {
+    let bits = draw(seed, row, column, 3);
+    match ty {
+        "s32" => i32::from(bits as i16),
+        _ => (bits % 200) as i32 - 100,
+    }
+}
+
+fn check_product(mnemonic: &str, seed: u64) {
+    let shape = mnemonic
+        .split('.')
+        .find_map(|part| part.strip_prefix("m16n8k"));
+    let k: usize = shape.and_then(|k| k.parse().ok()).expect("a shape");
+    let types: Vec<_> = mnemonic.rsplit('.').take(4).collect();
+    let [c, b, a, d] = types[..] else {
+        unreachable!("four types")
+    };
+    let (a_element, b_element) = (Element::of(a), Element::of(b));
+    let p = a_element.packed();
+    let (a_count, b_count) = (16 * k / 32 / p, 8 * k / 32 / p);
+    let left = |row, at| a_element.draw(draw(seed, row, at, 1));
+    let right = |at, column| b_element.draw(draw(seed, at, column, 2));
+
+    let operands: Vec<Operands> = (0..32)
+        .map(|lane| {
+            let (group, member) = (lane / 4, lane % 4);
+            let mut words = [0u32; 8];
+            for (reg, word) in words.iter_mut().enumerate().take(a_count) {
+                let (row, first) = (group + 8 * (reg % 2), member * p + 4 * p * (reg / 2));
+                *word = pack(a_element, (first..first + p).map(|at| left(row, at)));
+            }
+            for (reg, word) in words[4..].iter_mut().enumerate().take(b_count) {
+                let first = member * p + 4 * p * reg;
+                *word = pack(b_element, (first..first + p).map(|at| right(at, group)));
+            }
+            for reg in 0..4 {
+                let value = addend(c, seed, group + 8 * (reg / 2), 2 * member + reg % 2);
+                let half = match c {
+                    "f16" => f16::from_f32(value as f32).to_bits(),
+                    _ => value as u16,
+                };
+                words[6 + reg / 2] |= u32::from(half) << (16 * (reg % 2));
+            }
+            [0, 2, 4, 6].map(|at| u64::from(words[at + 1]) << 32 | u64::from(words[at]))
+        })
+        .collect();
+
+    let (prepare, c_count) = accumulator(c);
+    let d_count = if d == "f16" { 2 } else { 4 };
+    let body = |half: usize| {
+        format!(
+            "mov.b64 {{%r32, %r33}}, %q0; mov.b64 {{%r34, %r35}}, %q1; mov.b64 {{%r36, %r37}}, %q2; {prepare}
+             {mnemonic} {}, {}, {}, {};
+             mov.b64 %q8, {{%r{}, %r{}}};",
+            registers(20, d_count),
+            registers(32, a_count),
+            registers(36, b_count),
+            registers(40, c_count),
+            20 + 2 * half,
+            21 + 2 * half,
+        )
+    };
+    let halves: Vec<_> = (0..d_count / 2)
+        .map(|half| run(&body(half), Out::Q, &operands))
+        .collect();
+    for lane in 0..32 {
+        for reg in 0..4 {
+            let (row, column) = (lane / 4 + 8 * (reg / 2), lane % 4 * 2 + reg % 2);
+            let product: i64 = (0..k)
+                .map(|at| i64::from(left(row, at) * right(at, column)))
+                .sum();
+            let added = i64::from(addend(c, seed, row, column)) << if c == "s32" { 16 } else { 0 };
+            let exact = product + added;
+            let (got, want) = match d {
+                "f16" => {
+                    let bits = (halves[0][lane] >> (16 * reg)) as u16;
+                    (f16::from_bits(bits).to_f64(), exact as f64)
+                }
+                "f32" => {
+                    let bits = (halves[reg / 2][lane] >> (32 * (reg % 2))) as u32;
+                    (f32::from_bits(bits).into(), exact as f64)
+                }
+                _ => {
+                    let got = (halves[reg / 2][lane] >> (32 * (reg % 2))) as i32;
+                    let limited = exact.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+                    let wrapped = exact as i32;
+                    let want = if mnemonic.contains("satfinite") {
+                        limited
+                    } else {
+                        wrapped
+                    };
+                    (got.into(), want.into())
+                }
+            };
+            assert_eq!(got, want, "{mnemonic} at row {row}, column {column}");
+        }
+    }
+}
+
+/// Lines that leave in `%r31` where this lane's row of 16 bytes is, and in `%q10` the same as a generic address.
+const ROW: &str = "shl.b32 %r31, %r30, 4; mov.b32 %r32, tile; add.u32 %r31, %r31, %r32;
+    cvt.u64.u32 %q10, %r31; cvta.shared.u64 %q10, %q10;";
+
+/// The number of matrices of a mnemonic, and the register with their addresses.
+fn shape(mnemonic: &str) -> (usize, &'static str) {
+    let count = [1, 2, 4]
+        .into_iter()
+        .find(|n| mnemonic.contains(&format!(".x{n}.")));
+    let address = if mnemonic.contains(".shared") {
+        "%r31"
+    } else {
+        "%q10"
+    };
+    (count.expect("a number of matrices"), address)
+}
+
+/// Element `(row, column)` of the matrices whose rows are the first 16 bytes of the operands.
+fn element(operands: &[Operands], row: usize, column: usize) -> u64 {
+    operands[row][column / 4] >> (16 * (column % 4)) & 0xffff
+}
+
+/// Where the two elements of a lane's register for a matrix are, as row and column.
+fn fragment(mnemonic: &str, lane: usize, matrix: usize) -> [(usize, usize); 2] {
+    [0, 1].map(|at| {
+        let (row, column) = (lane / 4, lane % 4 * 2 + at);
+        let (row, column) = if mnemonic.contains(".trans") {
+            (column, row)
+        } else {
+            (row, column)
+        };
+        (8 * matrix + row, column)
+    })
+}
+
+fn warp() -> impl Strategy<Value = Vec<Operands>> {
+    proptest::collection::vec(any::<Operands>(), 32)
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn products(seed in any::<u64>()) {
+        for mnemonic in mnemonics("mma") {
+            check_product(&mnemonic, seed);
+        }
+    }
+
+    #[test]
+    fn loads(operands in warp()) {
+        for mnemonic in mnemonics("ldmatrix") {
+            let (count, address) = shape(&mnemonic);
+            for matrix in 0..count {
+                let body = format!(
+                    "{ROW} st.shared.v2.b64 [%r31], {{%q0, %q1}}; bar.warp.sync -1;
+                     {mnemonic} {}, [{address}]; mov.b32 %r8, %r{};",
+                    registers(20, count), 20 + matrix
+                );
+                for (lane, got) in run(&body, Out::R, &operands).into_iter().enumerate() {
+                    let [low, high] = fragment(&mnemonic, lane, matrix);
+                    let want = element(&operands, high.0, high.1) << 16 | element(&operands, low.0, low.1);
+                    prop_assert_eq!(got, want, "{}: lane {}, matrix {}", &mnemonic, lane, matrix);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stores(operands in warp()) {
+        for mnemonic in mnemonics("stmatrix") {
+            let (count, address) = shape(&mnemonic);
+            let registers_of = |lane: usize, matrix: usize| operands[lane][matrix / 2] >> (32 * (matrix % 2));
+            for word in 0..2 {
+                let body = format!(
+                    "{ROW} mov.b64 %q11, 0; st.shared.v2.b64 [%r31], {{%q11, %q11}}; bar.warp.sync -1;
+                     mov.b64 {{%r20, %r21}}, %q0; mov.b64 {{%r22, %r23}}, %q1;
+                     {mnemonic} [{address}], {}; bar.warp.sync -1; ld.shared.b64 %q8, [%r31+{}];",
+                    registers(20, count), 8 * word
+                );
+                let results = run(&body, Out::Q, &operands);
+                let mut rows = vec![[0u64; 8]; 32];
+                for (lane, matrix) in (0..32).flat_map(|lane| (0..count).map(move |matrix| (lane, matrix))) {
+                    for (at, (row, column)) in fragment(&mnemonic, lane, matrix).into_iter().enumerate() {
+                        rows[row][column] = registers_of(lane, matrix) >> (16 * at) & 0xffff;
+                    }
+                }
+                for (row, got) in rows.iter().zip(results) {
+                    let want = row[4 * word..][..4].iter().rev().fold(0, |all, half| all << 16 | half);
+                    prop_assert_eq!(got, want, "{}", &mnemonic);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transpositions(operands in warp()) {
+        let results = run("movmatrix.sync.aligned.m8n8.trans.b16 %r8, %r0;", Out::R, &operands);
+        let element = |row: usize, column: usize| operands[4 * row + column / 2][0] >> (16 * (column % 2)) & 0xffff;
+        for (lane, got) in results.into_iter().enumerate() {
+            let (row, column) = (lane / 4, lane % 4 * 2);
+            prop_assert_eq!(got, element(column + 1, row) << 16 | element(column, row));
+        }
+    }
+}

@@ -1,0 +1,584 @@
+/*
+ * The forward kernels of the RMSNorm family. For every row, of which h is x or what Form says (params.h):
+ *   out[c] = (h[c] - mean) / sqrt(mean_c((h[c] - mean)^2) + eps) * weight[c] + bias[c], times gate[c] * sigmoid(gate[c])
+ * where mean is 0 but for LayerNorm. Which chunks of a row a thread holds is said in row.cuh.
+ *
+ * Form    kPlain   out = norm(x) * weight, and nothing else: no mean, no partial statistics, no option of rounding.
+ *         kAdd     the same of h = round(x + residual), which is stored too.
+ *         kEvery   everything, as the parameters say: branches that all threads take alike, none inside a loop over elements.
+ * Grid    x = for each part ceil(rows / block rows).
+ *
+ * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, up
+ * to kSharedBytes of it, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
+ *                                      read once: in registers   and in shared memory
+ *   f16, bf16, chunks of 8                       32768 columns          81920 columns
+ *   f32, chunks of 4                             16384                  40960
+ *   mixed types, chunks of 4                     16384                  40960
+ *   chunks of 1                                   8192                  32768
+ *
+ * Shared memory: dynamic as above; static 256 bytes, two partial results per warp for each of two reductions in turn (row.cuh).
+ * Barriers: one for each reduction of a row that spans warps. There is one for the mean square, two for LayerNorm, one more for a
+ * second norm and for a scale per row.
+ *
+ * Rounding: f32 throughout; h is rounded to the residual's type and is what is normalised; the post-norm rounds to the type of x; out
+ * is rounded once. With FFLASH_NORM_LLAMA norm(h) is rounded to the type of h before it is multiplied. 1 + w is not rounded:
+ * y * (1 + w) is the one fma y * w + y, and y * w + bias is one fma. A quantised element is out * inverse, rounded once, where
+ * inverse = 1 / scale; a scale is max(largest |out| / largest finite value, 2^-126), each division rounded to nearest. A NaN
+ * among the elements that share a scale makes the scale NaN, and hence all of them (0 in i8, which has none).
+ *
+ * Range: squares of bf16 and f32 leave the range of f32. A row whose mean square plus eps is outside [kSmallest, FLT_MAX] is
+ * multiplied by a power of two and summed again: 2^-80 if it was too large (then some |x| > 2^48, and what the
+ * scaling flushes to zero is below 2^-94 of it), 2^100 if it was too small (then all |x| < 2^-29, and the square of the smallest
+ * subnormal becomes 2^-98). A sum for the mean that is not finite is done again after scaling by 2^-40, which 2^31 of the
+ * largest numbers fit. f16 needs none of this. Rows with infinities and NaN, which also come that way, are what
+ * arithmetic makes of them: with an infinity 1 / sqrt(inf) = 0, hence 0 where x is finite and NaN where it is not; with a NaN all
+ * NaN. The mean of LayerNorm is corrected by the mean of what is left after subtracting it, which cancels its rounding.
+ *
+ * Preconditions (checked by the host): rows >= 1, width >= 1, 1 <= stat_width <= width, eps finite and not negative; a block is whole
+ * warps, at most kThreads threads; lanes * kSlots chunks cover the row, or lanes = kThreads and dynamic shared memory
+ * is as above. The width is a whole number of chunks, addresses and row strides are multiples of a chunk of their type.
+ * Outputs may be inputs of the same type and strides; otherwise nothing overlaps an output. The width is a multiple of group.
+ *
+ * Source: Zhang, Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467); Ba et al., "Layer Normalization" (arXiv
+ * 1607.06450).
+ */
+#pragma once
+
+#include "quantise.cuh"
+#include "row.cuh"
+
+namespace fflash {
+
+enum class Form { kPlain, kAdd, kEvery };
+
+template <class T_, int kWidth_, bool kShort_, Form kForm_>
+struct NormTraits : RowTraits<T_, kWidth_, kShort_> {
+    static constexpr Form kForm = kForm_;
+    static constexpr bool kEvery = kForm == Form::kEvery;
+    static constexpr int kSlots = kEvery ? 4 : 8;         /* chunks of a thread in registers */
+    static constexpr int kPart = kForm == Form::kAdd ? 2 : 4;                        /* of which operands are loaded at a time */
+    static constexpr int kTailSlots = kWidth_ > 1 ? 1 : 4; /* chunks of a thread in a step beyond them: a warp has whole groups */
+    static constexpr int kSharedBytes = 96 * 1024;
+};
+
+/* Where a row lies. */
+template <class Traits>
+struct NormPlace {
+    using T = typename Traits::T;
+    using Out = std::conditional_t<Traits::kEvery, Any, T>; /* may be quantised */
+
+    const void *x;
+    void *out;
+    const void *weight;
+    int64_t row;
+    int chunks; /* 0 past the last row */
+
+    __device__ __forceinline__ static NormPlace of(const fflash_norm_params &params) {
+        const bool second = Traits::kForm != Form::kAdd && blockIdx.x >= params.first_block;
+        const fflash_norm_part &part = params.parts[second ? 1 : 0];
+        const uint32_t block = blockIdx.x - (second ? params.first_block : 0u);
+        const int64_t row = int64_t(block) * blockDim.y + threadIdx.y;
+        int64_t token = row, head = 0;
+        if (part.heads > 1) {
+            token = uint32_t(row) / uint32_t(part.heads);
+            head = row - token * part.heads;
+        }
+        return {
+            behind<T>(part.x, token * part.x_strides.tokens + head * part.x_strides.heads, params.x_dtype),
+            behind<Out>(part.out, token * part.out_strides.tokens + head * part.out_strides.heads, params.out_dtype),
+            part.weight,
+            row,
+            row < part.rows ? int(uint32_t(params.width) / Traits::kWidth) : 0,
+        };
+    }
+};
+
+/* One thread's share of a row. */
+template <class Traits>
+class NormRow {
+    using T = typename Traits::T;
+    using Partials = typename RowReduction<Traits>::Partials;
+    using Kept = Chunk<typename Traits::Kept, Traits::kWidth>;
+    static constexpr int kWidth = Traits::kWidth;
+    static constexpr int kSlots = Traits::kSlots;
+    static constexpr int kSharedChunks = Traits::kSharedBytes / int(sizeof(Kept));
+    template <int kCount>
+    using Values = float[kCount][kWidth];
+    template <int kCount>
+    using SlotsOf = Slots<Traits, kCount>;
+
+public:
+    /* Issues all loads of x, and of the weight where there is room. `kept` is the dynamic shared memory. */
+    __device__ __forceinline__ NormRow(const fflash_norm_params &params, unsigned char *kept, Partials &partials)
+        : params_(params),
+          place_(NormPlace<Traits>::of(params)),
+          kept_(reinterpret_cast<Kept *>(kept)),
+          reduce_(partials),
+          slots_(SlotsOf<kSlots>::in_registers(place_.chunks)),
+          again_(place_.x),
+          again_dtype_(params.x_dtype) {
+        if constexpr (Traits::kForm == Form::kPlain) {
+            Chunk<T, kWidth> x[kSlots];
+#pragma unroll
+            for (int n = 0; n < kSlots; ++n) x[n] = {};
+            load(x, slots_, place_.x);
+            load(early_, slots_, place_.weight);
+#pragma unroll
+            for (int n = 0; n < kSlots; ++n) unpack(x_[n], x[n]);
+        } else {
+            load<true>(x_, slots_, place_.x, params.x_dtype);
+        }
+        each_in_tail([&](auto &x, auto slots) {
+            if (is_kept(slots)) {
+                load<true>(x, slots, place_.x, params_.x_dtype);
+                keep(x, slots);
+            }
+        });
+    }
+
+    /* Makes h of x; finds the factor of norm(h), and for LayerNorm what is subtracted from h. */
+    __device__ __forceinline__ void measure() {
+        const bool add = Traits::kForm == Form::kAdd || (Traits::kEvery && params_.residual);
+        const bool post = Traits::kEvery && (params_.flags & FFLASH_NORM_POST);
+        /* With a post-norm, x is measured first. One piece of code for both. */
+        for (bool is_last = !post;; is_last = true) {
+            if (add && is_last) add_residual(post);
+            const int columns = Traits::kEvery && is_last ? params_.stat_width : params_.width;
+            const bool centre = Traits::kEvery && (params_.flags & FFLASH_NORM_CENTRE);
+            if (centre) subtract_mean(columns);
+            inverse_ = inverse_of(columns, centre);
+            if (is_last) break;
+        }
+    }
+
+    __device__ __forceinline__ void write() {
+        finish(x_, slots_);
+        float factor = params_.inverse_scale;
+        if (Traits::kEvery && params_.group == params_.width) factor = row_scale();
+        emit(x_, slots_, factor);
+        each_in_tail([&](auto &x, auto slots) {
+            fetch(x, slots);
+            finish(x, slots);
+            emit(x, slots, factor);
+        });
+    }
+
+private:
+    /* ---- The tail: what registers have no room for ---- */
+
+    /* Calls f with room for the values of each step, and its slots. The threads of a warp go round equally often. */
+    template <class F>
+    __device__ __forceinline__ void each_in_tail(F f) {
+        if constexpr (!Traits::kShort) {
+            constexpr int kCount = Traits::kTailSlots;
+            const int lane = threadIdx.x % kWarpSize;
+            const int warp_first = int(blockDim.x) * kSlots + int(threadIdx.x - lane) * kCount;
+            for (int first = warp_first; first < place_.chunks; first += blockDim.x * kCount) {
+                Values<kCount> x;
+                const int left = place_.chunks - first - lane;
+                f(x, SlotsOf<kCount>{first + lane, (left + kWarpSize - 1) / kWarpSize});
+            }
+        }
+    }
+
+    /* Where shared memory has a chunk of the tail, and whether it has room for those of a step. */
+    __device__ __forceinline__ static int kept_at(int chunk) { return chunk - int(blockDim.x) * kSlots; }
+    template <int kCount>
+    __device__ __forceinline__ static bool is_kept(SlotsOf<kCount> slots) {
+        return kept_at(slots.at(kCount - 1)) < kSharedChunks;
+    }
+
+    template <int kCount>
+    __device__ __forceinline__ void keep(Values<kCount> &x, SlotsOf<kCount> slots) {
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+            if (slots.has(n)) kept_[kept_at(slots.at(n))] = pack<typename Traits::Kept>(x[n]);
+        }
+    }
+
+    /* Values of the tail as those in registers are by now. */
+    template <int kCount>
+    __device__ __forceinline__ void fetch(Values<kCount> &x, SlotsOf<kCount> slots) {
+        if (is_kept(slots)) {
+#pragma unroll
+            for (int n = 0; n < kCount; ++n) {
+                Kept chunk = {};
+                if (slots.has(n)) chunk = kept_[kept_at(slots.at(n))];
+                unpack(x[n], chunk);
+            }
+        } else {
+            load<true>(x, slots, again_, again_dtype_);
+        }
+        if constexpr (Traits::kEvery) {
+            if (!Traits::kSquaresFit) multiply(x, before_);
+            subtract(x, slots, mean_);
+        }
+        if (!Traits::kSquaresFit) multiply(x, scale_);
+    }
+
+    template <int kCount>
+    __device__ __forceinline__ static void subtract(Values<kCount> &x, SlotsOf<kCount> slots, float mean) {
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+            const float here = slots.has(n) ? mean : 0.0f;
+#pragma unroll
+            for (int i = 0; i < kWidth; ++i) x[n][i] -= here;
+        }
+    }
+
+    /* ---- h ---- */
+
+    __device__ __forceinline__ void add_residual(bool post) {
+        residual_ = behind<T>(params_.residual, place_.row * params_.residual_row_stride, params_.residual_dtype);
+        auto *sum = behind<T>(params_.residual_out, place_.row * params_.residual_out_row_stride, params_.residual_dtype);
+        add_residual(x_, slots_, post, sum);
+        each_in_tail([&](auto &x, auto slots) {
+            fetch(x, slots);
+            add_residual(x, slots, post, sum);
+            if (is_kept(slots)) keep(x, slots);
+        });
+        again_ = sum;
+        again_dtype_ = params_.residual_dtype;
+        scale_ = 1.0f;
+    }
+
+    template <int kCount>
+    __device__ __forceinline__ void add_residual(Values<kCount> &x, SlotsOf<kCount> slots, bool post, void *sum) {
+        constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
+        if (post) {
+            multiply(x, inverse_);
+            if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, params_.x_dtype);
+            if (params_.post_weight) weigh(x, slots, params_.post_weight, params_.post_weight_dtype, nullptr);
+            round_to(x, slots, params_.x_dtype);
+        }
+#pragma unroll
+        for (int n = 0; n < kCount; n += kPart) {
+            auto &part = reinterpret_cast<Values<kPart> &>(x[n]);
+            const auto slots_of_part = slots.template part<kPart>(n);
+            Values<kPart> residual;
+            load<true>(residual, slots_of_part, residual_, params_.residual_dtype);
+#pragma unroll
+            for (int m = 0; m < kPart; ++m) {
+#pragma unroll
+                for (int i = 0; i < kWidth; ++i) part[m][i] += residual[m][i];
+            }
+            store<true>(part, slots_of_part, sum, params_.residual_dtype);
+        }
+    }
+
+    /* ---- Statistics ---- */
+
+    /* Adds f(x) over the first `columns` columns of this thread's share; elements past the row's end are 0. */
+    template <class F>
+    __device__ __forceinline__ void add_up(int columns, F f) {
+        const auto all = [&](auto &x, auto slots) {
+            constexpr int kCount = decltype(slots)::kCount;
+            if (Traits::kEvery && columns != params_.width) {
+#pragma unroll
+                for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+                    for (int i = 0; i < kWidth; ++i) f(slots.at(n) * kWidth + i < columns ? x[n][i] : 0.0f);
+                }
+            } else {
+#pragma unroll
+                for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+                    for (int i = 0; i < kWidth; ++i) f(x[n][i]);
+                }
+            }
+        };
+        all(x_, slots_);
+        each_in_tail([&](auto &x, auto slots) {
+            fetch(x, slots);
+            all(x, slots);
+        });
+    }
+
+    /*
+     * 1 / sqrt(mean square + eps), of the deviation from the mean with `centre`. If need be x_ is scaled by a power of two,
+     * and the factor is for that.
+     */
+    __device__ __forceinline__ float inverse_of(int columns, bool centre) {
+        const float before = Traits::kEvery && !Traits::kSquaresFit ? before_ : 1.0f;
+        for (bool again = false;; again = true) {
+            const float eps = params_.eps * (before * scale_) * (before * scale_);
+            const float found = mean_square(columns, centre) + eps;
+            const bool fits = found >= Traits::kSmallest && found <= FLT_MAX;
+            if (Traits::kSquaresFit || again || !__any_sync(kFullWarp, !fits)) {
+                return inverse_root<!Traits::kHalf>(found);
+            }
+            scale_ = fits ? 1.0f : found < Traits::kSmallest ? Traits::kScaleUp : Traits::kScaleDown;
+            multiply(x_, scale_);
+        }
+    }
+
+    __device__ __forceinline__ float mean_square(int columns, bool centre) {
+        float sums[2] = {0.0f, 0.0f};
+        if (!centre) {
+            add_up(columns, [&](float x) { sums[0] = fmaf(x, x, sums[0]); });
+            return quotient<!Traits::kHalf>(reduce_(sums[0], Add()), float(columns));
+        }
+        add_up(columns, [&](float x) {
+            sums[0] = fmaf(x, x, sums[0]);
+            sums[1] += x;
+        });
+        reduce_(sums, Add());
+        rest_ = quotient<!Traits::kHalf>(sums[1], float(columns));
+        const float variance = fmaf(-rest_, rest_, quotient<!Traits::kHalf>(sums[0], float(columns)));
+        return variance < 0.0f ? 0.0f : variance;
+    }
+
+    __device__ __forceinline__ void subtract_mean(int columns) {
+        float sum = 0.0f;
+        add_up(columns, [&](float x) { sum += x; });
+        sum = reduce_(sum, Add());
+        const bool fits = fabsf(sum) <= FLT_MAX;
+        if (!Traits::kSquaresFit && __any_sync(kFullWarp, !fits)) {
+            before_ = fits ? 1.0f : 0x1p-40f;
+            multiply(x_, before_);
+            sum = 0.0f;
+            add_up(columns, [&](float x) { sum += x; });
+            sum = reduce_(sum, Add());
+        }
+        mean_ = quotient<!Traits::kHalf>(sum, float(columns));
+        subtract(x_, slots_, mean_);
+    }
+
+    /* ---- out ---- */
+
+    /* x * w, x * (1 + w), and what `bias` (may be null) adds. */
+    template <int kCount>
+    __device__ __forceinline__ void weigh(Values<kCount> &x, SlotsOf<kCount> slots, const void *weight, int dtype,
+                                          const void *bias) const {
+        constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
+        const bool one_plus = params_.flags & FFLASH_NORM_ONE_PLUS;
+#pragma unroll
+        for (int n = 0; n < kCount; n += kPart) {
+            const auto part = slots.template part<kPart>(n);
+            Values<kPart> w;
+            load<false>(w, part, weight, dtype);
+            if (bias) {
+                Values<kPart> b;
+                load<false>(b, part, bias, params_.bias_dtype);
+                apply<kPart>([&](int m, int i) {
+                    float &y = x[n + m][i];
+                    y = one_plus ? fmaf(y, w[m][i], y) + b[m][i] : fmaf(y, w[m][i], b[m][i]);
+                });
+            } else if (one_plus) {
+                apply<kPart>([&](int m, int i) { x[n + m][i] = fmaf(x[n + m][i], w[m][i], x[n + m][i]); });
+            } else {
+                apply<kPart>([&](int m, int i) { x[n + m][i] *= w[m][i]; });
+            }
+        }
+    }
+
+    template <int kCount, class F>
+    __device__ __forceinline__ static void apply(F f) {
+#pragma unroll
+        for (int m = 0; m < kCount; ++m) {
+#pragma unroll
+            for (int i = 0; i < kWidth; ++i) f(m, i);
+        }
+    }
+
+    /* x * operand, x + operand or whatever f(x, operand) is. */
+    template <int kCount, class F>
+    __device__ __forceinline__ void combine(Values<kCount> &x, SlotsOf<kCount> slots, const void *operand, int dtype,
+                                            F f) const {
+        constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
+#pragma unroll
+        for (int n = 0; n < kCount; n += kPart) {
+            Values<kPart> other;
+            load<false>(other, slots.template part<kPart>(n), operand, dtype);
+            apply<kPart>([&](int m, int i) { x[n + m][i] = f(x[n + m][i], other[m][i]); });
+        }
+    }
+
+    /* x = what out is before it is rounded. */
+    template <int kCount>
+    __device__ __forceinline__ void finish(Values<kCount> &x, SlotsOf<kCount> slots) const {
+        if constexpr (Traits::kEvery) {
+            if (params_.flags & FFLASH_NORM_CENTRE) {
+                const float shift = -rest_ * inverse_;
+                apply<kCount>([&](int n, int i) { x[n][i] = fmaf(x[n][i], inverse_, shift); });
+            } else {
+                multiply(x, inverse_);
+            }
+            if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, again_dtype_);
+            if (place_.weight) {
+                weigh(x, slots, place_.weight, params_.weight_dtype, params_.bias);
+            } else if (params_.bias) {
+                combine(x, slots, params_.bias, params_.bias_dtype, [](float y, float b) { return y + b; });
+            }
+            if (params_.gate) {
+                const void *gate = behind<T>(params_.gate, place_.row * params_.gate_row_stride, params_.gate_dtype);
+                combine(x, slots, gate, params_.gate_dtype, [](float y, float g) {
+                    constexpr float kLog2E = 1.4426950408889634f;
+                    return y * (g * ptx::rcp_approx_ftz(1.0f + ptx::ex2_approx_ftz(g * -kLog2E)));
+                });
+            }
+        } else {
+            if constexpr (kCount == kSlots && Traits::kForm == Form::kPlain) {
+                const auto weigh_early = [&](auto f) {
+#pragma unroll
+                    for (int n = 0; n < kCount; ++n) {
+                        float w[kWidth];
+                        unpack(w, early_[n]);
+#pragma unroll
+                        for (int i = 0; i < kWidth; ++i) x[n][i] = f(x[n][i] * inverse_, w[i]);
+                    }
+                };
+                if (params_.flags & FFLASH_NORM_ONE_PLUS) {
+                    weigh_early([](float y, float w) { return fmaf(y, w, y); });
+                } else {
+                    weigh_early([](float y, float w) { return y * w; });
+                }
+            } else {
+                multiply(x, inverse_);
+                weigh(x, slots, place_.weight, params_.weight_dtype, nullptr);
+            }
+        }
+    }
+
+    /* ---- Quantisation ---- */
+
+    /* 1 / scale of elements up to `largest`; `scale` is where the scale goes. */
+    __device__ __forceinline__ float inverse_scale(float largest, float &scale) const {
+        scale = ptx::max_nan(__fdiv_rn(largest, quantised_max(params_.out_dtype)), FLT_MIN);
+        return __fdiv_rn(1.0f, scale);
+    }
+
+    __device__ __forceinline__ float *scale_at(int group) const {
+        return params_.scales + (place_.row * params_.scales_row_stride + group * params_.scales_group_stride);
+    }
+
+    template <int kCount>
+    __device__ __forceinline__ static void largest(float (&of)[kCount], const Values<kCount> &x, SlotsOf<kCount> slots) {
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+            of[n] = 0.0f;
+#pragma unroll
+            for (int i = 0; i < kWidth; ++i) of[n] = ptx::max_nan(of[n], fabsf(x[n][i]));
+            if (!slots.has(n)) of[n] = 0.0f;
+        }
+    }
+
+    /* Of one scale for the row: stores it and returns its inverse. x_ is finished. */
+    __device__ __forceinline__ float row_scale() {
+        float most = 0.0f;
+        const auto all = [&](auto &x, auto slots) {
+            constexpr int kCount = decltype(slots)::kCount;
+            float of[kCount];
+            largest(of, x, slots);
+#pragma unroll
+            for (int n = 0; n < kCount; ++n) most = ptx::max_nan(most, of[n]);
+        };
+        all(x_, slots_);
+        each_in_tail([&](auto &x, auto slots) {
+            fetch(x, slots);
+            finish(x, slots);
+            all(x, slots);
+        });
+        float scale;
+        const float inverse = inverse_scale(reduce_(most, Max()), scale);
+        if (threadIdx.x == 0 && place_.chunks > 0) *scale_at(0) = scale;
+        return inverse;
+    }
+
+    /* Of a scale for each group: stores them and makes `factors` their inverses. A group is some lanes of some slots. */
+    template <int kCount>
+    __device__ __forceinline__ void group_scales(float (&factors)[kCount], const Values<kCount> &x,
+                                                 SlotsOf<kCount> slots) const {
+        const int chunks = uint32_t(params_.group) / kWidth;
+        const int lanes = min(chunks, slots.stride());
+        float of[kCount];
+        largest(of, x, slots);
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+            for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
+                const float other = __shfl_xor_sync(kFullWarp, of[n], mask);
+                if (mask < lanes) of[n] = ptx::max_nan(of[n], other);
+            }
+        }
+#pragma unroll
+        for (int step = 1; step < kCount; step *= 2) {
+            if (step * lanes >= chunks) break;
+#pragma unroll
+            for (int n = 0; n < kCount; ++n) {
+                if (n & step) of[n] = of[n - step] = ptx::max_nan(of[n], of[n - step]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+            float scale;
+            factors[n] = inverse_scale(of[n], scale);
+            const uint32_t at = slots.at(n);
+            if (slots.has(n) && at % chunks == 0) *scale_at(at / chunks) = scale;
+        }
+    }
+
+    template <class To, int kCount>
+    __device__ __forceinline__ void store_quantised(const Values<kCount> &x, SlotsOf<kCount> slots,
+                                                    const float (&factors)[kCount]) const {
+        auto *out = static_cast<unsigned char *>(place_.out);
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+            const To to(factors[n], params_.out_dtype);
+            unsigned char *at = out + slots.at(n) * kWidth;
+            if constexpr (kWidth == 8) {
+                const uint2 words = {to(x[n][0], x[n][1], x[n][2], x[n][3]), to(x[n][4], x[n][5], x[n][6], x[n][7])};
+                ptx::st_global_8_if(slots.has(n), at, words);
+            } else if constexpr (kWidth == 4) {
+                ptx::st_global_4_if(slots.has(n), at, to(x[n][0], x[n][1], x[n][2], x[n][3]));
+            } else {
+                if (slots.has(n)) *at = static_cast<unsigned char>(to(x[n][0], 0.0f, 0.0f, 0.0f));
+            }
+        }
+    }
+
+    template <int kCount>
+    __device__ __forceinline__ void emit(Values<kCount> &x, SlotsOf<kCount> slots, float factor) const {
+        if (!Traits::kEvery || params_.out_dtype <= FFLASH_DTYPE_F32) {
+            store<false>(x, slots, place_.out, params_.out_dtype);
+            return;
+        }
+        float factors[kCount];
+        if (params_.group == 0 || params_.group == params_.width) {
+#pragma unroll
+            for (int n = 0; n < kCount; ++n) factors[n] = factor;
+        } else {
+            group_scales(factors, x, slots);
+        }
+        if (params_.out_dtype == FFLASH_DTYPE_I8) {
+            store_quantised<ToI8>(x, slots, factors);
+        } else {
+            store_quantised<ToF8>(x, slots, factors);
+        }
+    }
+
+    const fflash_norm_params &params_;
+    const NormPlace<Traits> place_;
+    Kept *const kept_;
+    RowReduction<Traits> reduce_;
+    const Slots<Traits, kSlots> slots_;
+    const void *residual_ = nullptr;
+    const void *again_; /* where what shared memory has no room for is read again */
+    int again_dtype_;   /* the type of h */
+    float x_[kSlots][kWidth];
+    Chunk<T, kWidth> early_[Traits::kForm == Form::kPlain ? kSlots : 1]; /* the weight */
+    float before_ = 1.0f, mean_ = 0.0f, scale_ = 1.0f; /* x_ is (h * before - mean) * scale */
+    float rest_ = 0.0f;                                /* the mean of x_ of LayerNorm */
+    float inverse_ = 0.0f;
+};
+
+template <class Traits>
+__device__ __forceinline__ void norm(const fflash_norm_params &params) {
+    extern __shared__ __align__(16) unsigned char kept[];
+    __shared__ typename RowReduction<Traits>::Partials partials;
+    NormRow<Traits> row(params, kept, partials);
+    row.measure();
+    row.write();
+}
+
+}  // namespace fflash

@@ -1,0 +1,176 @@
+/*
+ * The angles of RoPE: where a token stands, and the cosine and sine of every pair there.
+ *
+ * turns[p] is the angle of pair p per position as a 64-bit fraction of a turn, rounded to nearest by the host. Integer
+ * positions: position * turns[p] modulo 2^64 is the fraction of a turn with an error below position / 2^65: 4e-10 radians at
+ * position 2^31, 2e-8 at 2^36, the limit. Real positions are split into floor and rest, both exact in f64; the rest as a 64-bit
+ * fraction (error 2^-64) times turns[p], taken as signed (the host sees to it that no pair turns by half a turn
+ * or more per position), adds the upper 64 bits of the product.
+ *
+ * The fraction is split into the nearest quarter turn and a rest of at most 1/8 turn, both exact; only the rest is rounded to f32
+ * (error below 2^-25 * pi/4), and sincospi of it is good to 1 ulp. No position makes the result worse than another.
+ *
+ * Shared memory of a token: cos of every pair, then sin, in two halves each, `region` floats apart: those that a thread reads with
+ * its first access, and with its second. Consecutive threads read consecutive accesses, which does not conflict;
+ * writing does not either where the region is 16 more than a multiple of 32 floats. Chunks of one element have one access, and
+ * their angles lie in the order of pairs.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "../common/types.cuh"
+#include "../params.h"
+
+namespace fflash {
+
+/* Cosine and sine of fraction / 2^64 of a turn. */
+__device__ __forceinline__ float2 cos_sin_of_turn(uint64_t fraction) {
+    constexpr uint64_t kEighth = uint64_t{1} << 61;
+    const uint32_t quarter = uint32_t((fraction + kEighth) >> 62);
+    const int64_t rest = int64_t(fraction - (uint64_t{quarter} << 62));
+    float sin, cos;
+    sincospif(float(rest) * 0x1p-63f, &sin, &cos); /* in half turns */
+    if (quarter & 1) {
+        const float old = cos;
+        cos = -sin;
+        sin = old;
+    }
+    return quarter & 2 ? float2{-cos, -sin} : float2{cos, sin};
+}
+
+/* A position as whole + part / 2^64. */
+struct RopePosition {
+    int64_t whole;
+    uint64_t part;
+
+    __device__ __forceinline__ static RopePosition of_real(double x) {
+        const int64_t whole = __double2ll_rd(x);
+        return {whole, __double2ull_rz((x - __ll2double_rn(whole)) * 0x1p64)};
+    }
+
+    /* Of a turn. */
+    __device__ __forceinline__ uint64_t times(uint64_t turns) const {
+        uint64_t fraction = uint64_t(whole) * turns;
+        if (part != 0) fraction += __umul64hi(part, turns) - (int64_t(turns) < 0 ? part : 0);
+        return fraction;
+    }
+};
+
+/* The position of a token of packed sequences: the offset of its sequence, and its distance from the sequence's first token. */
+__device__ __forceinline__ int64_t packed_position(const fflash_rope_params &params, int64_t token) {
+    const int64_t *firsts = static_cast<const int64_t *>(params.positions);
+    const int64_t *offsets = firsts + params.sequences + 1;
+    /* The last sequence that starts at the token or before it: an empty one starts where the next does. */
+    int low = 0;
+    for (int high = params.sequences; high - low > 1;) {
+        const int middle = (low + high) / 2;
+        if (firsts[middle] <= token) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return offsets[low] + (token - firsts[low]);
+}
+
+__device__ __forceinline__ bool is_real(const fflash_rope_params &params) {
+    return params.position_type == FFLASH_POSITIONS_F32 || params.position_type == FFLASH_POSITIONS_F64;
+}
+
+/* Real positions from an array. */
+__device__ __forceinline__ double real_position(const fflash_rope_params &params, int64_t token, int axis) {
+    const int64_t at = axis * params.tokens + token;
+    return params.position_type == FFLASH_POSITIONS_F32 ? static_cast<const float *>(params.positions)[at]
+                                                        : static_cast<const double *>(params.positions)[at];
+}
+
+/* Integer positions from an array. */
+__device__ __forceinline__ int64_t array_position(const fflash_rope_params &params, int64_t token, int axis) {
+    const int64_t at = axis * params.tokens + token;
+    return params.position_type == FFLASH_POSITIONS_I32 ? static_cast<const int32_t *>(params.positions)[at]
+                                                        : static_cast<const int64_t *>(params.positions)[at];
+}
+
+/* Integer positions. */
+__device__ __forceinline__ int64_t whole_position(const fflash_rope_params &params, int64_t token, int axis) {
+    if (params.position_type == FFLASH_POSITIONS_RANGE) return params.first_position + token;
+    if (params.position_type == FFLASH_POSITIONS_PACKED) return packed_position(params, token);
+    return array_position(params, token, axis);
+}
+
+/* Which of a token's indices, if any, points outside what it indexes: as FFLASH_FAULT_*, or -1. Only asked where indices are checked. */
+__device__ __forceinline__ int fault_of(const fflash_rope_params &params, int64_t token) {
+    if (params.check_positions) {
+        for (int axis = 0; axis < params.axes; ++axis) {
+            bool inside;
+            if (is_real(params)) {
+                inside = fabs(real_position(params, token, axis)) <= double(params.position_limit);
+            } else {
+                inside = uint64_t(array_position(params, token, axis)) < uint64_t(params.position_limit);
+            }
+            if (!inside) return FFLASH_FAULT_POSITION;
+        }
+    }
+    if (params.check_slots) {
+        const int64_t slot = params.slots[token];
+        if (slot < -1 || slot >= params.num_slots) return FFLASH_FAULT_SLOT;
+    }
+    return -1;
+}
+
+/* An entry of the table. */
+__device__ __forceinline__ float table_entry(const fflash_rope_params &params, int64_t at) {
+    switch (params.table_type) {
+        case FFLASH_TABLE_F32: return static_cast<const float *>(params.table)[at];
+        case FFLASH_TABLE_F16: return to_f32(static_cast<const F16 *>(params.table)[at]);
+        default: return to_f32(static_cast<const Bf16 *>(params.table)[at]);
+    }
+}
+
+/* Cosine and sine of pair p at a token's position. */
+__device__ __forceinline__ float2 angle_of(const fflash_rope_params &params, int64_t token, int p) {
+    const int axis = params.axis_of_pair[p / 16] >> (p % 16 * 2) & 3;
+    const uint64_t turns = params.turns[p];
+    const RopePosition position = is_real(params) ? RopePosition::of_real(real_position(params, token, axis))
+                                                  : RopePosition{whole_position(params, token, axis), 0};
+    float2 angle;
+    if (params.table) {
+        const int64_t at = position.whole * params.table_position_stride + p;
+        angle = {table_entry(params, at), table_entry(params, at + params.table_part_stride)};
+    } else {
+        angle = cos_sin_of_turn(position.times(turns));
+    }
+    return {angle.x * params.cos_factor, angle.y * params.sin_factor};
+}
+
+/* Where pair p lies among the cosines of a token whose chunks have kWidth elements. */
+template <int kWidth>
+__device__ __forceinline__ int angle_index(const fflash_rope_params &params, int p) {
+    if constexpr (kWidth == 1) return p;
+    constexpr uint32_t kHalf = kWidth > 1 ? kWidth / 2 : 1;
+    const uint32_t group = uint32_t(p) / kHalf;
+    const uint32_t of_half = uint32_t(params.rotary_pairs) / kWidth; /* groups */
+    const bool is_second = params.interleaved ? group >= of_half : group % 2;
+    const uint32_t before = params.interleaved ? group - (is_second ? of_half : 0) : group / 2;
+    return before * kHalf + uint32_t(p) % kHalf + (is_second ? params.angle_region : 0);
+}
+
+/* Floats of shared memory for the angles of a token: its cosines, and as many sines. */
+template <int kWidth>
+__device__ __forceinline__ int angle_plane(const fflash_rope_params &params) {
+    return kWidth == 1 ? params.angle_region : 2 * params.angle_region;
+}
+
+/* Fills this token's cosines and sines; the threads of the token share the work. */
+template <int kWidth>
+__device__ __forceinline__ void compute_angles(const fflash_rope_params &params, int64_t token, float *cos, float *sin) {
+    for (int p = threadIdx.y * blockDim.x + threadIdx.x; p < params.rotary_pairs; p += blockDim.x * blockDim.y) {
+        const float2 angle = angle_of(params, token, p);
+        const int at = angle_index<kWidth>(params, p);
+        cos[at] = angle.x;
+        sin[at] = angle.y;
+    }
+}
+
+}  // namespace fflash

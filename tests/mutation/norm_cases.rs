@@ -1,0 +1,527 @@
+//! The cases of the RMSNorm family.
+
+use ferroflash::norm::backward_workspace;
+use ferroflash::{
+    Element, Float, InOut, Norm, NormArgs, NormBackwardArgs, Operand, PostNorm, QkNormArgs,
+    Quantized, RmsNorm, Rounding, Scale, Statistics, WeightForm,
+};
+use float8::{F8E4M3, F8E5M2};
+use half::{bf16, f16};
+
+use super::{Device, Result, Tensor};
+
+pub fn record(device: &Device) -> Result<()> {
+    plain::<f16>(device)?;
+    plain::<bf16>(device)?;
+    plain::<f32>(device)?;
+    options::<f16, f16>(device, &[40, 1032])?;
+    options::<bf16, bf16>(device, &[40, 1032])?;
+    // Chunks of 4, and single elements.
+    options::<f32, f16>(device, &[36, 1028])?;
+    options::<bf16, f32>(device, &[36, 1028])?;
+    options::<f32, bf16>(device, &[33, 515])?;
+    options::<f16, f32>(device, &[33, 515])?;
+    quantised::<f16>(device, [64, 512, 1152])?;
+    quantised::<bf16>(device, [64, 512, 1152])?;
+    quantised::<f32>(device, [64, 256, 1152])?;
+    narrow_groups(device)?;
+    tails(device)?;
+    ends(device)?;
+    heads(device)?;
+    backward(device)
+}
+
+const RMS: RmsNorm = RmsNorm {
+    eps: 1e-5,
+    weight: WeightForm::Plain,
+};
+const ONE_PLUS: RmsNorm = RmsNorm {
+    weight: WeightForm::OnePlus,
+    ..RMS
+};
+
+/// RMSNorm with and without a residual.
+fn plain<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    let run = |op: RmsNorm, rows, width, gap, deviation| -> Result<()> {
+        norm::<T>(device, &op, [rows, width], gap, deviation)?;
+        add::<T>(device, &op, [rows, width], gap, deviation)
+    };
+    // Rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
+    let twos = (0..8).map(|slot| 2 * slot + 1);
+    for chunks in twos.chain([24, 60, 127]) {
+        run(RMS, 35, chunks * chunk, chunk, 1.0)?;
+        run(ONE_PLUS, 3, chunks * chunk, 0, 1.0)?;
+    }
+    // Several warps, of which the last ends in each of its slots; what registers and then shared memory
+    // have no room for.
+    let slots = (0..8).map(|slot| 256 + 32 * slot + 5);
+    let beyond = [4096 + 100, 4096 + 1000, 4096 + 6144 + 700];
+    for chunks in [130].into_iter().chain(slots).chain(beyond) {
+        run(RMS, 2, chunks * chunk, chunk, 1.0)?;
+        run(ONE_PLUS, 1, chunks * chunk, 0, 1.0)?;
+    }
+    let tiny = |op: RmsNorm| RmsNorm { eps: 0.0, ..op };
+    // So many rows that a block has several, and the last block not all; those missing count as too small.
+    run(tiny(RMS), 2051, 129 * chunk, 0, 1.0)?;
+    // Squares that are too large, or too small; some infinite elements.
+    for deviation in [1e25, 1e-25, 3e38] {
+        for chunks in [1, 9, 24, 40, 400] {
+            run(tiny(RMS), 2, chunks * chunk, 0, deviation)?;
+            run(tiny(ONE_PLUS), 2, chunks * chunk, 0, deviation)?;
+        }
+    }
+    // Of many means, some round otherwise without the last step of a division.
+    for (chunks, deviation) in [(19, 1e25), (125, 1e-25), (300, 1e25)] {
+        run(tiny(RMS), 16, chunks * chunk, 0, deviation)?;
+    }
+    Ok(())
+}
+
+fn norm<T: Float>(
+    device: &Device,
+    op: &RmsNorm,
+    [rows, width]: [usize; 2],
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    let x = Tensor::<T, 2>::new(device, [rows, width], gap, deviation)?;
+    let weight = Tensor::<T, 1>::new(device, [width], 0, 1.0)?;
+    let mut out = Tensor::<T, 2>::new(device, [rows, width], gap, 55.0)?;
+    let (kernels, stream) = (&device.kernels, &device.stream);
+    Ok(kernels.rms_norm(stream, op, x.view()?, weight.view()?, out.view_mut()?)?)
+}
+
+fn add<T: Float>(
+    device: &Device,
+    op: &RmsNorm,
+    [rows, width]: [usize; 2],
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    let x = Tensor::<T, 2>::new(device, [rows, width], gap, deviation)?;
+    let mut residual = Tensor::<T, 2>::new(device, [rows, width], 2 * gap, deviation * 0.5)?;
+    let weight = Tensor::<T, 1>::new(device, [width], 0, 1.0)?;
+    let mut out = Tensor::<T, 2>::new(device, [rows, width], gap, 55.0)?;
+    let (kernels, stream) = (&device.kernels, &device.stream);
+    let (x, residual) = (x.view()?, residual.view_mut()?);
+    Ok(kernels.add_rms_norm(stream, op, x, residual, weight.view()?, out.view_mut()?)?)
+}
+
+/// What a launch of every option has beside x and out.
+#[derive(Clone, Copy, Default)]
+struct With {
+    weight: bool,
+    bias: bool,
+    gate: bool,
+    residual: bool,
+    /// With a weight or without.
+    post: Option<bool>,
+}
+
+const NOTHING: With = With {
+    weight: false,
+    bias: false,
+    gate: false,
+    residual: false,
+    post: None,
+};
+const WEIGHT: With = With {
+    weight: true,
+    ..NOTHING
+};
+
+/// x, residual and out of type `X`, everything else of type `Y`, out of type `O`.
+fn every<X: Float, Y: Float, O: Element>(
+    device: &Device,
+    op: &Norm,
+    with: With,
+    [rows, width]: [usize; 2],
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    let shape = [rows, width];
+    let x = Tensor::<X, 2>::new(device, shape, gap, deviation)?;
+    let mut out = Tensor::<O, 2>::new(device, shape, gap, 55.0)?;
+    let gate = Tensor::<Y, 2>::new(device, shape, gap, 2.0)?;
+    let residual = Tensor::<X, 2>::new(device, shape, 2 * gap, deviation)?;
+    let mut sum = Tensor::<X, 2>::new(device, shape, gap, 55.0)?;
+    let weight = Tensor::<Y, 1>::new(device, [width], 0, 1.0)?;
+    let bias = Tensor::<Y, 1>::new(device, [width], 0, 2.0)?;
+    let post_weight = Tensor::<Y, 1>::new(device, [width], 0, 0.5)?;
+    let groups = match op.scale {
+        Some(Scale::PerRow) => 1,
+        Some(Scale::PerGroup(size)) => width / size,
+        _ => 0,
+    };
+    let mut scales = Tensor::<f32, 2>::new(device, [rows, groups], 1, 55.0)?;
+    let (x, gate, residual) = (x.view()?, gate.view()?, residual.view()?);
+    let (weight, bias, post_weight) = (weight.view()?, bias.view()?, post_weight.view()?);
+    let (mut out, mut sum) = (out.view_mut()?, sum.view_mut()?);
+    let of = |wanted: bool, operand| -> Option<&dyn Operand<1>> { wanted.then_some(operand) };
+    let rows = InOut::Apart {
+        input: &x,
+        output: &mut out,
+    };
+    let args = NormArgs {
+        bias: of(with.bias, &bias),
+        gate: with.gate.then_some(&gate as _),
+        residual: if with.residual {
+            Some(InOut::Apart {
+                input: &residual,
+                output: &mut sum,
+            })
+        } else {
+            None
+        },
+        post: with.post.map(|has_weight| PostNorm {
+            weight: of(has_weight, &post_weight),
+        }),
+        scales: if groups > 0 {
+            Some(scales.view_mut()?)
+        } else {
+            None
+        },
+        ..NormArgs::new(rows, of(with.weight, &weight))
+    };
+    Ok(device.kernels.norm(&device.stream, op, args)?)
+}
+
+/// Every option with rows inside a warp and of several warps, which end in different slots.
+fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> {
+    let rms = Norm::from(RMS);
+    let one_plus = Norm::from(ONE_PLUS);
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..rms
+    };
+    let llama = Norm {
+        rounding: Rounding::Llama,
+        ..rms
+    };
+    for &width in widths {
+        let unit = if width % 8 == 0 {
+            8
+        } else if width % 4 == 0 {
+            4
+        } else {
+            1
+        };
+        let run = |op: Norm, with| {
+            every::<X, Y, X>(device, &op, with, [3, width], unit, 1.0)?;
+            every::<X, Y, Y>(device, &op, with, [1, width + unit], 0, 1.0)
+        };
+        let part = |op: Norm, columns| Norm {
+            columns: Some(columns),
+            ..op
+        };
+        run(rms, NOTHING)?;
+        run(llama, WEIGHT)?;
+        run(part(rms, width - 3), WEIGHT)?;
+        run(part(layer, width / 2 + 1), WEIGHT)?;
+        run(
+            layer,
+            With {
+                bias: true,
+                ..WEIGHT
+            },
+        )?;
+        run(
+            layer,
+            With {
+                bias: true,
+                ..NOTHING
+            },
+        )?;
+        run(
+            Norm {
+                weight: WeightForm::OnePlus,
+                ..layer
+            },
+            With {
+                bias: true,
+                ..WEIGHT
+            },
+        )?;
+        run(
+            one_plus,
+            With {
+                gate: true,
+                ..WEIGHT
+            },
+        )?;
+        run(
+            layer,
+            With {
+                residual: true,
+                ..WEIGHT
+            },
+        )?;
+        run(
+            rms,
+            With {
+                residual: true,
+                bias: true,
+                ..WEIGHT
+            },
+        )?;
+        for has_weight in [false, true] {
+            let with = With {
+                residual: true,
+                post: Some(has_weight),
+                ..WEIGHT
+            };
+            run(one_plus, with)?;
+            run(
+                Norm {
+                    columns: Some(width / 3 + 1),
+                    ..llama
+                },
+                with,
+            )?;
+        }
+        // A slot of each number of chunks.
+        for slot in 1..5 {
+            let warp = if width > 600 { 32 } else { 2 };
+            let width = unit * (warp * slot - 1);
+            let with = With {
+                gate: true,
+                residual: true,
+                bias: true,
+                ..WEIGHT
+            };
+            every::<X, Y, X>(device, &layer, with, [5, width], unit, 1.0)?;
+        }
+    }
+    Ok(())
+}
+
+fn quantised<T: Float>(device: &Device, widths: [usize; 3]) -> Result<()> {
+    for width in widths {
+        for scale in [Scale::Static(0.02), Scale::PerRow, Scale::PerGroup(64)] {
+            to_all::<T>(device, scale, [3, width])?;
+        }
+        if width % 128 == 0 {
+            to_all::<T>(device, Scale::PerGroup(128), [2, width])?;
+        }
+    }
+    Ok(())
+}
+
+fn to_all<T: Float>(device: &Device, scale: Scale, shape: [usize; 2]) -> Result<()> {
+    to::<T, F8E4M3>(device, scale, shape)?;
+    to::<T, F8E5M2>(device, scale, shape)?;
+    to::<T, i8>(device, scale, shape)
+}
+
+fn to<T: Float, Q: Quantized>(device: &Device, scale: Scale, shape: [usize; 2]) -> Result<()> {
+    let op = Norm {
+        scale: Some(scale),
+        ..Norm::from(RMS)
+    };
+    every::<T, T, Q>(device, &op, WEIGHT, shape, 8, 1.0)?;
+    // Larger than a static scale has room for.
+    let zero = Norm { eps: 0.0, ..op };
+    every::<T, T, Q>(device, &zero, NOTHING, [1, shape[1]], 0, f64::INFINITY)?;
+    let tiny = Norm { eps: 1e30, ..op };
+    every::<T, T, Q>(device, &tiny, NOTHING, [1, shape[1]], 0, 1e-3)
+}
+
+/// Groups of rows whose addresses allow single elements only.
+fn narrow_groups(device: &Device) -> Result<()> {
+    for scale in [
+        Scale::PerRow,
+        Scale::PerGroup(64),
+        Scale::PerGroup(128),
+        Scale::Static(0.1),
+    ] {
+        for width in [128, 640, 2048 + 1152] {
+            let op = Norm {
+                scale: Some(scale),
+                ..Norm::from(RMS)
+            };
+            every::<bf16, f32, F8E4M3>(device, &op, WEIGHT, [2, width], 1, 1.0)?;
+            every::<f32, f32, i8>(device, &op, WEIGHT, [1, width], 1, 1.0)?;
+            every::<f16, f16, F8E5M2>(device, &op, WEIGHT, [2, width], 1, 1.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows that registers, and some that shared memory has no room for.
+fn tails(device: &Device) -> Result<()> {
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..Norm::from(RMS)
+    };
+    let rms = Norm::from(ONE_PLUS);
+    let full = With {
+        residual: true,
+        bias: true,
+        gate: true,
+        ..WEIGHT
+    };
+    let post = With {
+        post: Some(true),
+        ..full
+    };
+    for chunks in [2048 + 300, 2048 + 6144 + 400] {
+        every::<f16, f16, f16>(device, &layer, full, [1, 8 * chunks], 0, 1.0)?;
+        every::<f16, f16, f16>(device, &rms, post, [1, 8 * chunks], 0, 1.0)?;
+        every::<bf16, bf16, bf16>(device, &layer, full, [1, 8 * chunks], 0, 1.0)?;
+        every::<bf16, bf16, bf16>(device, &rms, post, [1, 8 * chunks], 0, 1.0)?;
+        every::<f32, bf16, f32>(device, &layer, full, [1, 4 * chunks], 0, 1.0)?;
+        every::<bf16, f32, f16>(device, &rms, post, [1, 4 * chunks], 0, 1.0)?;
+        every::<f16, f32, f32>(device, &layer, full, [1, 4 * chunks], 0, 1.0)?;
+        let part = Norm {
+            columns: Some(4 * chunks - 90),
+            ..rms
+        };
+        every::<f32, f32, f32>(device, &part, full, [1, 4 * chunks], 0, 1.0)?;
+        let group = |size, op| Norm {
+            scale: Some(size),
+            ..op
+        };
+        let width = (8 * chunks as usize).next_multiple_of(128);
+        for scale in [Scale::PerRow, Scale::PerGroup(128)] {
+            every::<f16, f16, i8>(device, &group(scale, layer), WEIGHT, [1, width], 0, 1.0)?;
+            every::<bf16, bf16, F8E4M3>(device, &group(scale, rms), WEIGHT, [1, width], 0, 1.0)?;
+            every::<f32, f32, F8E5M2>(device, &group(scale, rms), NOTHING, [1, width / 2], 0, 1.0)?;
+        }
+    }
+    for width in [2048 + 333, 2048 + 24576 + 501] {
+        every::<f32, bf16, f32>(device, &layer, full, [1, width], 0, 1.0)?;
+        every::<bf16, f32, f16>(device, &rms, post, [1, width], 0, 1.0)?;
+        every::<f16, f32, f32>(device, &layer, full, [1, width], 0, 1.0)?;
+    }
+    Ok(())
+}
+
+/// Squares and sums that are too large, or too small, and what is not finite.
+fn ends(device: &Device) -> Result<()> {
+    let rms = Norm {
+        eps: 0.0,
+        ..Norm::default()
+    };
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..rms
+    };
+    for op in [rms, layer] {
+        for deviation in [1e25, 1e-25, 3e37, f64::INFINITY] {
+            for width in [40, 1000, 2048 * 8 + 800] {
+                every::<bf16, bf16, bf16>(device, &op, WEIGHT, [1, width], 0, deviation)?;
+                every::<f32, f32, f32>(device, &op, NOTHING, [1, width], 0, deviation)?;
+            }
+            every::<f32, f32, f32>(device, &op, WEIGHT, [3, 2048 + 77], 0, deviation)?;
+            every::<f16, f16, f16>(device, &op, NOTHING, [3, 1000], 0, deviation)?;
+            every::<f16, f16, f16>(device, &op, NOTHING, [3, 40], 0, deviation)?;
+        }
+    }
+    // So many rows that a block has several, and the last block not all.
+    every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
+    every::<f32, f32, f32>(device, &rms, NOTHING, [2051, 4 * 33], 0, 1.0)?;
+    every::<f16, f16, f16>(device, &rms, NOTHING, [1030, 65], 0, 1.0)?;
+    every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)
+}
+
+/// Heads of two tensors.
+fn heads(device: &Device) -> Result<()> {
+    heads_of::<f16>(device)?;
+    heads_of::<bf16>(device)?;
+    heads_of::<f32>(device)
+}
+
+fn heads_of<T: Float>(device: &Device) -> Result<()> {
+    let rms = Norm::from(RMS);
+    let llama = Norm {
+        rounding: Rounding::Llama,
+        ..rms
+    };
+    for op in [rms, llama] {
+        for (head_dim, gap) in [(64, 8), (1096, 8), (100, 4), (77, 1), (1100, 4)] {
+            let q = Tensor::<T, 3>::new(device, [3, 5, head_dim], gap, 1.0)?;
+            let mut q_out = Tensor::<T, 3>::new(device, [3, 5, head_dim], 2 * gap, 1.0)?;
+            let mut k = Tensor::<T, 3>::new(device, [3, 2, head_dim], gap, 1.0)?;
+            let q_weight = Tensor::<T, 1>::new(device, [head_dim], 0, 1.0)?;
+            let k_weight = Tensor::<T, 1>::new(device, [head_dim], 0, 3.0)?;
+            let args = QkNormArgs {
+                q: InOut::Apart {
+                    input: &q.view()?,
+                    output: &mut q_out.view_mut()?,
+                },
+                k: InOut::InPlace(&mut k.view_mut()?),
+                q_weight: Some(&q_weight.view()?),
+                k_weight: Some(&k_weight.view()?),
+            };
+            device.kernels.qk_norm(&device.stream, &op, args)?;
+        }
+    }
+    Ok(())
+}
+
+fn backward(device: &Device) -> Result<()> {
+    // Rows inside a warp, in blocks of several; of several warps; beyond registers.
+    for (rows, width) in [(37, 40), (2, 8), (20, 1000), (3, 520), (2, 8192 + 1600)] {
+        gradients::<f16, f16, f16>(device, [rows, width], 8, 1.0)?;
+        gradients::<bf16, bf16, bf16>(device, [rows, width], 8, 1.0)?;
+        gradients::<f32, bf16, f16>(device, [rows, width], 4, 1.0)?;
+        gradients::<f16, f32, bf16>(device, [rows, width], 1, 1.0)?;
+        gradients::<bf16, f16, f32>(device, [rows, width - 3], 1, 1.0)?;
+    }
+    // So many rows that a partial sum has several rows, and blocks several of them.
+    gradients::<f16, f16, f16>(device, [8300, 8], 0, 1.0)?;
+    gradients::<bf16, bf16, bf16>(device, [8300, 8], 0, 1.0)?;
+    gradients::<f32, f32, f32>(device, [8300, 4], 0, 1.0)?;
+    gradients::<f32, f32, f32>(device, [8300, 1], 0, 1.0)?;
+    for deviation in [1e25, 1e-25] {
+        for width in [40, 1000, 8192 + 1600, 77] {
+            gradients::<bf16, bf16, bf16>(device, [2, width], 0, deviation)?;
+            gradients::<f32, f32, f32>(device, [2, width], 0, deviation)?;
+        }
+    }
+    Ok(())
+}
+
+fn gradients<X: Float, Y: Float, Z: Float>(
+    device: &Device,
+    [rows, width]: [usize; 2],
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    for (op, is_full) in [(RMS, true), (ONE_PLUS, true), (RMS, false)] {
+        let op = if deviation == 1.0 {
+            op
+        } else {
+            RmsNorm { eps: 0.0, ..op }
+        };
+        let x = Tensor::<X, 2>::new(device, [rows, width], gap, deviation)?;
+        let dy = Tensor::<Y, 2>::new(device, [rows, width], gap, deviation.sqrt())?;
+        let dh = Tensor::<Z, 2>::new(device, [rows, width], gap, 0.5)?;
+        let mut dx = Tensor::<X, 2>::new(device, [rows, width], gap, 55.0)?;
+        let weight = Tensor::<Y, 1>::new(device, [width], 0, 1.0)?;
+        let mut dw = Tensor::<Z, 1>::new(device, [width], 0, 55.0)?;
+        let needed = backward_workspace(rows, width);
+        let mut workspace = Tensor::<f32, 1>::new(device, [needed], 0, 55.0)?;
+        let (dh, weight, mut dw) = (dh.view()?, weight.view()?, dw.view_mut()?);
+        let args = NormBackwardArgs {
+            x: &x.view()?,
+            weight: is_full.then_some(&weight as _),
+            gradient: InOut::Apart {
+                input: &dy.view()?,
+                output: &mut dx.view_mut()?,
+            },
+            residual_gradient: is_full.then_some(&dh as _),
+            weight_gradient: if is_full { Some(&mut dw) } else { None },
+            workspace: if is_full {
+                Some(workspace.view_mut()?)
+            } else {
+                None
+            },
+        };
+        device
+            .kernels
+            .rms_norm_backward(&device.stream, &op, args)?;
+    }
+    Ok(())
+}
