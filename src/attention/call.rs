@@ -181,14 +181,14 @@ impl<T: Float> Call<'_, T> {
         if (op.mask == Mask::PrefixLm) != self.options.prefix_lens.is_some() {
             return Err(Error::OperandMismatch {
                 operand: "prefix_lens",
-                requirement: "must be given exactly when the mask is Mask::PrefixLm",
+                requirement: "must be given exactly for Mask::PrefixLm",
             });
         }
         if let Lengths::Paged { pages, error, .. } = &self.lengths {
             if (pages.contents() == Contents::Unknown) != error.is_some() {
                 return Err(Error::OperandMismatch {
                     operand: "page_error",
-                    requirement: "must be given exactly when the page table comes from PageTable::from_device",
+                    requirement: "must be given exactly for a PageTable::from_device",
                 });
             }
             if let Some(error) = error {

@@ -168,7 +168,7 @@ fn prefixes_come_exactly_with_a_prefix_mask() {
     };
     let refused = Err(Error::OperandMismatch {
         operand: "prefix_lens",
-        requirement: "must be given exactly when the mask is Mask::PrefixLm",
+        requirement: "must be given exactly for Mask::PrefixLm",
     });
     assert_eq!(with_options(&masked(Mask::PrefixLm), given(2)), Ok(()));
     assert_eq!(
@@ -320,7 +320,7 @@ fn an_error_word_comes_exactly_with_an_unknown_table() {
     let stream = &gpu().stream;
     let refused = Err(Error::OperandMismatch {
         operand: "page_error",
-        requirement: "must be given exactly when the page table comes from PageTable::from_device",
+        requirement: "must be given exactly for a PageTable::from_device",
     });
     let known = PageTable::new(stream, 8, &[0; 4], &[16, 8]).expect("valid");
     let mut error = zeros::<i32>(1);
