@@ -206,6 +206,27 @@ fn registered_memory_is_mapped_until_it_is_not() {
 }
 
 #[test]
+fn absurd_sizes_are_errors() {
+    let _own = own();
+    let (mut address, mut pointer) = (0, std::ptr::null_mut());
+    let mut word = 0_u32;
+    let word: *mut c_void = (&raw mut word).cast();
+    let absurd = CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+    let invalid = CUresult::CUDA_ERROR_INVALID_VALUE;
+    unsafe {
+        for bytes in [1 << 45, usize::MAX] {
+            assert_eq!(sys::cuMemAllocManaged(&mut address, bytes, 1), absurd);
+            assert_eq!(sys::cuMemHostAlloc(&mut pointer, bytes, 0), absurd);
+            assert_eq!(sys::cuMemHostRegister_v2(word, bytes, 0), invalid);
+        }
+        assert_eq!(sys::cuMemAllocManaged(&mut address, 0, 1), invalid);
+        assert_eq!(sys::cuMemAllocManaged(std::ptr::null_mut(), 16, 1), invalid);
+        let nowhere = std::ptr::without_provenance_mut(0x7000_0000_0000);
+        assert_eq!(sys::cuMemHostRegister_v2(nowhere, 4096, 0), invalid);
+    }
+}
+
+#[test]
 fn what_the_host_stores_meanwhile_is_kept() {
     unsafe extern "C" fn store(data: *mut c_void) {
         // SAFETY: the test passes the second of two words that live longer than this call.

@@ -5,6 +5,7 @@
 //! asks of them: a pointer is null, or points to as much as the function is documented to read or
 //! write. Null is checked here; the rest is the caller's word, as it is with any driver.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -288,6 +289,39 @@ pub(super) fn host_copy(to: HostOut, from: HostIn, len: usize) -> Result<(), Sta
     // SAFETY: the caller of the exported function passed `len` readable and `len` writable bytes.
     unsafe { std::ptr::copy(from.0.cast::<u8>(), to.0.cast::<u8>(), len) };
     Ok(())
+}
+
+/// Memory of the host, all zeros, for the caller of an exported function.
+pub(super) struct Zeroed {
+    start: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: the memory is owned, and only its address is handed out.
+unsafe impl Send for Zeroed {}
+
+impl Zeroed {
+    /// As aligned as programs expect pinned memory to be.
+    const ALIGN: usize = 4096;
+
+    /// `None` where there is not so much. The system makes pages of it when they are first touched.
+    pub(super) fn new(bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), Self::ALIGN).ok()?;
+        // SAFETY: the layout is not empty.
+        let start = unsafe { alloc_zeroed(layout) };
+        (!start.is_null()).then_some(Self { start, layout })
+    }
+
+    pub(super) fn address(&self) -> usize {
+        self.start.expose_provenance()
+    }
+}
+
+impl Drop for Zeroed {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated with this layout, and whoever had its address gave it back.
+        unsafe { dealloc(self.start, self.layout) };
+    }
 }
 
 /// A function of the caller, to be called back with its own pointer.

@@ -5,7 +5,6 @@
 //! knows the nodes that what it does next comes after. A call that a capture cannot take part in fails and
 //! invalidates the capture, which then fails until it is ended.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::ThreadId;
 
@@ -14,23 +13,24 @@ use super::context::Context;
 use super::event::Event;
 use super::graph::{Graph, Node};
 use super::handle::{Handle, Object};
+use super::legality::RELAXED;
 use super::order::Kind;
-use super::state::{State, check_initialized, lock};
+use super::state::{State, lock};
 use super::status::Status;
 use super::stream::Stream;
 use super::work::Work;
 
 /// A capture that has not been ended.
 pub(crate) struct Capture {
-    context: Handle<Context>,
-    mode: u32,
-    thread: ThreadId,
+    pub(super) context: Handle<Context>,
+    pub(super) mode: u32,
+    pub(super) thread: ThreadId,
     /// The stream it began in.
     origin: u64,
     graph: Handle<Graph>,
-    is_valid: bool,
+    pub(super) is_valid: bool,
     /// Its streams, by the number that orders their work.
-    strands: BTreeMap<u64, Strand>,
+    pub(super) strands: BTreeMap<u64, Strand>,
 }
 
 impl Object for Capture {
@@ -39,36 +39,37 @@ impl Object for Capture {
 }
 
 /// A stream of a capture.
-struct Strand {
-    kind: Kind,
+pub(super) struct Strand {
+    pub(super) kind: Kind,
     /// What its next node comes after.
     tips: Vec<Handle<Node>>,
+}
+
+/// A graph that is being captured, as one stream of the capture sees it.
+pub(super) struct Growing {
+    pub(super) graph: Handle<Graph>,
+    /// What the stream's next node comes after.
+    pub(super) tips: Vec<Handle<Node>>,
 }
 
 /// What an event stands for that was last recorded in a capture.
 #[derive(Clone)]
 pub(super) struct Captured {
-    capture: Handle<Capture>,
+    pub(super) capture: Handle<Capture>,
     tips: Vec<Handle<Node>>,
 }
-
-/// Which calls a capture keeps threads from, and a thread lets itself be kept from (`CUstreamCaptureMode`).
-const GLOBAL: u32 = 0;
-const THREAD_LOCAL: u32 = 1;
-const RELAXED: u32 = 2;
 
 /// `CUstreamCaptureStatus`.
 const NONE: u32 = 0;
 const ACTIVE: u32 = 1;
 const INVALIDATED: u32 = 2;
 
-thread_local! {
-    static MODE: Cell<u32> = const { Cell::new(GLOBAL) };
-}
-
 impl State {
     /// The capture that a stream is part of, and the stream's number.
-    fn capture_of(&self, stream: Handle<Stream>) -> Result<Option<(Handle<Capture>, u64)>, Status> {
+    pub(super) fn capture_of(
+        &self,
+        stream: Handle<Stream>,
+    ) -> Result<Option<(Handle<Capture>, u64)>, Status> {
         if self.captured_lanes.is_empty() {
             return Ok(None);
         }
@@ -89,67 +90,6 @@ impl State {
             }
             found => Ok(found),
         }
-    }
-
-    fn invalidate(&mut self, capture: Handle<Capture>, status: Status) -> Status {
-        if let Ok(capture) = self.captures.get_mut(capture) {
-            capture.is_valid = false;
-        }
-        status
-    }
-
-    /// Invalidates the captures that something is true of, for which a call fails with this status.
-    fn refuse(
-        &mut self,
-        status: Status,
-        concerns: impl Fn(&Capture) -> bool,
-    ) -> Result<(), Status> {
-        let mut is_refused = false;
-        for capture in self.captures.iter_mut().filter(|capture| concerns(capture)) {
-            capture.is_valid = false;
-            is_refused = true;
-        }
-        if is_refused { Err(status) } else { Ok(()) }
-    }
-
-    /// To be called by what may wait for other streams behind the scenes (CUDA Driver API,
-    /// `cuThreadExchangeStreamCaptureMode`).
-    pub(super) fn check_unsafe(&mut self) -> Result<(), Status> {
-        let (mode, thread) = (MODE.get(), std::thread::current().id());
-        self.refuse(Status::STREAM_CAPTURE_UNSUPPORTED, |capture| match mode {
-            RELAXED => false,
-            THREAD_LOCAL => capture.thread == thread && capture.mode != RELAXED,
-            _ => capture.mode == GLOBAL || capture.thread == thread && capture.mode != RELAXED,
-        })
-    }
-
-    /// To be called by what waits for a stream or asks whether it is done.
-    pub(super) fn check_not_captured(&mut self, stream: Handle<Stream>) -> Result<(), Status> {
-        match self.capture_of(stream)? {
-            Some((capture, _)) => Err(self.invalidate(capture, Status::STREAM_CAPTURE_UNSUPPORTED)),
-            None => self.check_default_stream(stream),
-        }
-    }
-
-    /// To be called by what waits for a whole context.
-    pub(super) fn check_no_capture_in(&mut self, context: Handle<Context>) -> Result<(), Status> {
-        self.refuse(Status::STREAM_CAPTURE_UNSUPPORTED, |capture| {
-            capture.context == context
-        })
-    }
-
-    /// The default stream waits for blocking streams, so it cannot be used while one of them is captured.
-    pub(super) fn check_default_stream(&mut self, stream: Handle<Stream>) -> Result<(), Status> {
-        if self.captures.is_empty() {
-            return Ok(());
-        }
-        let (_, Kind::Legacy(context)) = self.lane(stream)? else {
-            return Ok(());
-        };
-        self.refuse(Status::STREAM_CAPTURE_IMPLICIT, |capture| {
-            let mut strands = capture.strands.values();
-            strands.any(|strand| strand.kind == Kind::Blocking(context))
-        })
     }
 
     /// Keeps work for a stream that is captured; false where it is to be done.
@@ -175,16 +115,29 @@ impl State {
         Ok(self.valid_capture_of(stream)?.is_some())
     }
 
-    /// What a captured stream's next node comes after, and the graph that it is to be added to.
-    pub(super) fn captured_tips(
+    /// The graph that a captured stream adds to, and what its next node comes after.
+    pub(super) fn captured_graph(
         &mut self,
         stream: Handle<Stream>,
-    ) -> Result<Option<(Handle<Graph>, &mut Vec<Handle<Node>>)>, Status> {
+    ) -> Result<Option<Growing>, Status> {
         let Some((capture, lane)) = self.valid_capture_of(stream)? else {
             return Ok(None);
         };
         let graph = self.captures.get(capture)?.graph;
-        Ok(Some((graph, &mut self.strand(capture, lane)?.tips)))
+        let tips = self.strand(capture, lane)?.tips.clone();
+        Ok(Some(Growing { graph, tips }))
+    }
+
+    /// Says what a captured stream's next node comes after.
+    pub(super) fn set_captured_tips(
+        &mut self,
+        stream: Handle<Stream>,
+        tips: Vec<Handle<Node>>,
+    ) -> Result<(), Status> {
+        if let Some((capture, lane)) = self.valid_capture_of(stream)? {
+            self.strand(capture, lane)?.tips = tips;
+        }
+        Ok(())
     }
 
     fn strand(&mut self, capture: Handle<Capture>, lane: u64) -> Result<&mut Strand, Status> {
@@ -260,17 +213,6 @@ impl State {
         found.strands.insert(lane, Strand { kind, tips });
         self.captured_lanes.insert(lane, capture);
         Ok(())
-    }
-
-    /// To be called by what waits for an event or asks whether it is over.
-    pub(super) fn check_event(&mut self, event: Handle<Event>) -> Result<(), Status> {
-        match &self.events.get(event)?.captured {
-            Some(captured) => {
-                let capture = captured.capture;
-                Err(self.invalidate(capture, Status::CAPTURED_EVENT))
-            }
-            None => self.check_unsafe(),
-        }
     }
 
     /// A stream is gone, and with it the capture that began in it.
@@ -464,14 +406,5 @@ driver_api! {
         // No edge is of a special kind.
         edges.set_if_wanted(std::ptr::null());
         lock()?.capture_info(stream, &Info { status, id, graph, tips, count })
-    }
-
-    fn cuThreadExchangeStreamCaptureMode(mode: Out<u32>) {
-        check_initialized()?;
-        let wanted = mode.get()?;
-        if wanted > RELAXED {
-            return Err(Status::INVALID_VALUE);
-        }
-        mode.set(MODE.replace(wanted))
     }
 }

@@ -2,8 +2,9 @@
 //! here; kernels reach all of it, at the addresses that the host has for it.
 
 use std::ffi::c_void;
+use std::ops::Range;
 
-use super::abi::{HostOut, Out, driver_api};
+use super::abi::{HostOut, Out, Zeroed, driver_api};
 use super::context::Context;
 use super::handle::Handle;
 use super::pool::Location;
@@ -12,19 +13,13 @@ use super::status::Status;
 use super::stream::Stream;
 use crate::memory::{GLOBAL_BASE, Home};
 
-const PAGE: usize = 4096;
-
-/// As aligned as programs expect pinned memory to be.
-#[repr(align(4096))]
-struct Page(#[expect(dead_code, reason = "room for the program's bytes")] [u8; PAGE]);
-
 /// A block of host memory.
 pub(super) struct HostBlock {
     pub(super) context: Handle<Context>,
     pub(super) bytes: usize,
     flags: u32,
     /// What it holds is the program's. Registered memory belongs to the program.
-    owned: Option<Vec<Page>>,
+    owned: Option<Zeroed>,
     pub(super) is_managed: bool,
     /// Whether devices reach it.
     pub(super) is_mapped: bool,
@@ -35,7 +30,7 @@ pub(super) struct HostBlock {
 }
 
 impl HostBlock {
-    fn new(context: Handle<Context>, bytes: usize, flags: u32, owned: Option<Vec<Page>>) -> Self {
+    fn new(context: Handle<Context>, bytes: usize, flags: u32, owned: Option<Zeroed>) -> Self {
         Self {
             context,
             bytes,
@@ -75,14 +70,13 @@ fn allocate(
     if bytes == 0 || !are_right {
         return Err(Status::INVALID_VALUE);
     }
-    let mut pages: Vec<Page> = Vec::new();
-    let count = bytes.div_ceil(PAGE);
-    pages
-        .try_reserve_exact(count)
-        .map_err(|_| Status::OUT_OF_MEMORY)?;
-    pages.resize_with(count, || Page([0; PAGE]));
-    let address = pages.as_mut_ptr().expose_provenance();
-    let mut block = HostBlock::new(context, bytes, flags, Some(pages));
+    // More than a device has would be more than a computer has, which systems notice when it is too late.
+    if bytes as u64 > state.memory.capacity() {
+        return Err(Status::OUT_OF_MEMORY);
+    }
+    let memory = Zeroed::new(bytes).ok_or(Status::OUT_OF_MEMORY)?;
+    let address = memory.address();
+    let mut block = HostBlock::new(context, bytes, flags, Some(memory));
     block.is_managed = is_managed;
     state.map(call, address, block)?;
     out.set(std::ptr::with_exposed_provenance_mut(address))
@@ -139,6 +133,34 @@ impl State {
     }
 }
 
+/// Whether the program may read and write all of these addresses, as far as the system tells. Those of memory that is
+/// registered are read at every launch.
+fn is_memory(addresses: Range<usize>) -> bool {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return true;
+    };
+    let mut next = addresses.start;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let ends = range.split_once('-');
+        let ends = ends.map(|(low, high)| [low, high].map(|end| usize::from_str_radix(end, 16)));
+        let Some([Ok(low), Ok(high)]) = ends else {
+            continue;
+        };
+        // They are in order of address.
+        if rights.starts_with("rw") && (low..high).contains(&next) {
+            next = high;
+        }
+        if next >= addresses.end {
+            return true;
+        }
+    }
+    false
+}
+
 fn prefetch(address: u64, bytes: usize, place: i32, stream: Handle<Stream>) -> Result<(), Status> {
     let mut state = lock()?;
     state.working_stream(stream)?;
@@ -184,7 +206,7 @@ driver_api! {
         let context = state.healthy()?;
         let start = pointer.address();
         let end = start.checked_add(bytes).ok_or(Status::INVALID_VALUE)?;
-        if start == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
+        if start == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 || !is_memory(start..end) {
             return Err(Status::INVALID_VALUE);
         }
         let overlaps = state

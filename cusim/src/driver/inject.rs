@@ -26,7 +26,11 @@ const GROUPS: &[(&str, &[&str], Status)] = &[
     ),
     (
         "launch",
-        &["cuLaunchKernel", "cuLaunchCooperativeKernel"],
+        &[
+            "cuLaunchKernel",
+            "cuLaunchCooperativeKernel",
+            "cuGraphLaunch",
+        ],
         Status::LAUNCH_OUT_OF_RESOURCES,
     ),
     ("copy", &["cuMemcpy"], Status::UNKNOWN),

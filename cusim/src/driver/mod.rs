@@ -15,10 +15,12 @@ mod entry;
 mod event;
 mod function;
 mod graph;
+mod graph_query;
 mod handle;
 mod host;
 mod inject;
 mod launch;
+mod legality;
 mod library;
 mod module;
 mod observe;
@@ -49,8 +51,10 @@ fn exports() -> impl Iterator<Item = &'static Export> {
         event::EXPORTS,
         function::EXPORTS,
         graph::EXPORTS,
+        graph_query::EXPORTS,
         host::EXPORTS,
         launch::EXPORTS,
+        legality::EXPORTS,
         library::EXPORTS,
         module::EXPORTS,
         observe::EXPORTS,

@@ -187,37 +187,39 @@ fn check_product(mnemonic: &str, seed: u64) {
     let halves: Vec<_> = (0..d_count / 2)
         .map(|half| run(&body(half), Out::Q, &operands))
         .collect();
-    for lane in 0..32 {
-        for reg in 0..4 {
-            let (row, column) = (lane / 4 + 8 * (reg / 2), lane % 4 * 2 + reg % 2);
-            let product: i64 = (0..k)
-                .map(|at| i64::from(left(row, at) * right(at, column)))
-                .sum();
-            let added = i64::from(addend(c, seed, row, column)) << if c == "s32" { 16 } else { 0 };
-            let exact = product + added;
-            let (got, want) = match d {
-                "f16" => {
-                    let bits = (halves[0][lane] >> (16 * reg)) as u16;
-                    (f16::from_bits(bits).to_f64(), exact as f64)
-                }
-                "f32" => {
-                    let bits = (halves[reg / 2][lane] >> (32 * (reg % 2))) as u32;
-                    (f32::from_bits(bits).into(), exact as f64)
-                }
-                _ => {
-                    let got = (halves[reg / 2][lane] >> (32 * (reg % 2))) as i32;
-                    let limited = exact.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-                    let wrapped = exact as i32;
-                    let want = if mnemonic.contains("satfinite") {
-                        limited
-                    } else {
-                        wrapped
-                    };
-                    (got.into(), want.into())
-                }
-            };
-            assert_eq!(got, want, "{mnemonic} at row {row}, column {column}");
-        }
+    let bits_of = |lane: usize, reg: usize| match d {
+        "f16" => halves[0][lane] >> (16 * reg),
+        _ => halves[reg / 2][lane] >> (32 * (reg % 2)),
+    };
+    for (lane, reg) in (0..32).flat_map(|lane| (0..4).map(move |reg| (lane, reg))) {
+        let (row, column) = (lane / 4 + 8 * (reg / 2), lane % 4 * 2 + reg % 2);
+        let product: i64 = (0..k)
+            .map(|at| i64::from(left(row, at) * right(at, column)))
+            .sum();
+        let added = i64::from(addend(c, seed, row, column)) << if c == "s32" { 16 } else { 0 };
+        let exact = product + added;
+        let (got, want) = match d {
+            "f16" => (
+                f16::from_bits(bits_of(lane, reg) as u16).to_f64(),
+                exact as f64,
+            ),
+            "f32" => (
+                f32::from_bits(bits_of(lane, reg) as u32).into(),
+                exact as f64,
+            ),
+            _ => {
+                let got = bits_of(lane, reg) as i32;
+                let limited = exact.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+                let wrapped = exact as i32;
+                let want = if mnemonic.contains("satfinite") {
+                    limited
+                } else {
+                    wrapped
+                };
+                (got.into(), want.into())
+            }
+        };
+        assert_eq!(got, want, "{mnemonic} at row {row}, column {column}");
     }
 }
 
