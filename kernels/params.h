@@ -198,7 +198,7 @@ typedef struct fflash_norm_params {
 /*
  * fflash_norm_backward_*: for y = x * r * w with r = 1 / sqrt(mean(x^2) + eps) and w = weight or 1 + weight
  *   dx = (g - x * r * mean(g * x * r)) * r + dh with g = dy * w;  partials[p, c] = sum of dy * x * r over the rows of p
- * fflash_norm_backward_weight: dw[c] = sum of partials[p, c] over p, in this order.
+ * fflash_norm_backward_weight: dw[c] = sum of partials[p, c] over p, in an order that depends on count alone.
  */
 typedef struct fflash_norm_backward_params {
     const void *x;             /* [rows, width] */

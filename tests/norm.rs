@@ -597,11 +597,7 @@ fn quantised_passes(
     let dtype = case.operands.out;
     let want = scales(dtype, scale, &exact.out, case.width);
     let (least, most) = limits(dtype);
-    let group = if groups == 0 {
-        exact.out.len()
-    } else {
-        case.width / groups
-    };
+    let group = case.width.checked_div(groups).unwrap_or(exact.out.len());
     for (index, (&q, &y)) in out.iter().zip(&exact.out).enumerate() {
         let at = index / group;
         let scale = if groups == 0 { want[0] } else { found[at] };

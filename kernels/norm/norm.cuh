@@ -11,10 +11,12 @@
  * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, up
  * to kSharedBytes of it, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
  *                                      read once: in registers   and in shared memory
- *   f16, bf16, chunks of 8                       32768 columns          81920 columns
- *   f32, chunks of 4                             16384                  40960
- *   mixed types, chunks of 4                     16384                  40960
- *   chunks of 1                                   8192                  32768
+ *   kPlain, kAdd: f16, bf16                      32768 columns          81920 columns
+ *                 f32                            16384                  40960
+ *   kEvery: chunks of 8                          16384                  65536
+ *           chunks of 4 (mixed types, f32)        8192                  32768
+ *           chunks of 1                           2048                  26624
+ * Blocks of kPlain and kAdd whose rows all exist and fill their threads' slots take code of their own, without guards.
  *
  * Shared memory: dynamic as above; static 256 bytes, two partial results per warp for each of two reductions in turn (row.cuh).
  * Barriers: one for each reduction of a row that spans warps. There is one for the mean square, two for LayerNorm, one more for a

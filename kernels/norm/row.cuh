@@ -166,16 +166,17 @@ struct Max {
     __device__ __forceinline__ float operator()(float a, float b) const { return ptx::max_nan(a, b); }
 };
 
-/*
- * Reduces kCount values over the threads of a row, to the same bits in each. All threads of the block must call it. A
- * row that spans warps takes one barrier: the partial results of two calls in turn lie apart, and who writes those of the
- * call after the next has passed the next one's barrier, before which everyone has read these.
- */
+/* Shared memory of RowReduction: two values of each warp, for each of two calls in turn. */
 template <int kWarps>
 struct RowPartials {
     float of[2][2][kWarps];
 };
 
+/*
+ * Reduces kCount values over the threads of a row, to the same bits in each. All threads of the block must call it. A
+ * row that spans warps takes one barrier: the partial results of two calls in turn lie apart, and who writes those of the
+ * call after the next has passed the next one's barrier, before which everyone has read these.
+ */
 template <class Traits>
 class RowReduction {
 public:

@@ -102,6 +102,9 @@ pub struct SupportRow {
     pub notes: &'static str,
 }
 
+/// A form's name, its options, its operands where all are of one type, and notes.
+type Form = (&'static str, Norm, fn(DType) -> NormDTypes, &'static str);
+
 /// What the family supports, found by asking [`Norm::supports`] about every combination of types.
 pub fn support_matrix() -> Vec<SupportRow> {
     let layer = Norm {
@@ -109,7 +112,7 @@ pub fn support_matrix() -> Vec<SupportRow> {
         ..Norm::default()
     };
     let rms = Norm::default();
-    let forward: [(&'static str, Norm, fn(DType) -> NormDTypes, &'static str); 6] = [
+    let forward: [Form; 6] = [
         (
             "rms_norm",
             rms,
