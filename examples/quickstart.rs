@@ -68,7 +68,7 @@ impl Example {
         let q = self.norm(&normal(TOKENS * Q_HEADS * head_dim), &weight)?;
         let k = normal(TOKENS * KV_HEADS * head_dim);
         let v = normal(TOKENS * KV_HEADS * head_dim);
-        let (q, k_pages, v_pages) = self.norm_rope_and_cache(&q, &k, &v, &weight)?;
+        let [q, k_pages, v_pages] = self.norm_rope_and_cache(&q, &k, &v, &weight)?;
         self.attention(&q, &k_pages, &v_pages, head_dim)
     }
 
@@ -104,7 +104,7 @@ impl Example {
         k: &[T],
         v: &[T],
         weight: &[T],
-    ) -> Result<(Vec<T>, Vec<T>, Vec<T>), Box<dyn Error>> {
+    ) -> Result<[Vec<T>; 3], Box<dyn Error>> {
         let head_dim = weight.len();
         let op = Rope {
             norm: Some(QkNorm {
@@ -173,7 +173,7 @@ impl Example {
         if v_out != v {
             return Err("the cache holds other values than were written".into());
         }
-        Ok((q_out, k_out, v_out))
+        Ok([q_out, k_out, v_out])
     }
 
     fn attention<T: Float>(

@@ -17,7 +17,7 @@ pub const TABLE: usize = 50;
 /// How heads are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    InPlace,
+    Over,
     Into,
     ToCache,
 }
@@ -286,10 +286,10 @@ fn case(fused: bool) -> BoxedStrategy<Case> {
                     norm,
                 };
                 let (form, positions, lengths) = positions(&op, tokens, rng);
-                let place = *[Place::InPlace, Place::Into].choose(rng);
+                let place = *[Place::Over, Place::Into].choose(rng);
                 let k_place = match with_cache {
-                    true => *[Place::InPlace, Place::Into, Place::ToCache].choose(rng),
-                    false => *[Place::InPlace, Place::Into].choose(rng),
+                    true => *[Place::Over, Place::Into, Place::ToCache].choose(rng),
+                    false => *[Place::Over, Place::Into].choose(rng),
                 };
                 Case {
                     tokens,

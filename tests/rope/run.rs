@@ -312,7 +312,7 @@ fn run<T: Float>(case: &Case, inputs: &Inputs<T>) -> Result<Outputs<T>, TestCase
                   data,
                   out: &Option<Host<T, 3>>,
                   out_data: &Option<_>| match place {
-        Place::InPlace => host.download(data).map(Some),
+        Place::Over => host.download(data).map(Some),
         Place::ToCache => Ok(None),
         Place::Into => {
             let (out, data) = out.as_ref().zip(out_data.as_ref()).expect("an output");
@@ -348,7 +348,7 @@ fn heads<'a, T: Float>(
     out_data: &'a mut Option<CudaSlice<T>>,
 ) -> Heads<'a, T> {
     match (place, out, out_data) {
-        (Place::InPlace, ..) => Heads::InPlace(host.view_mut(data)),
+        (Place::Over, ..) => Heads::InPlace(host.view_mut(data)),
         (Place::Into, Some(out), Some(out_data)) => Heads::Into {
             x: host.view(data),
             out: out.view_mut(out_data),
