@@ -40,256 +40,14 @@
 #include "../params.h"
 #include "kv_tiles.cuh"
 #include "mask.cuh"
+#include "prefill_block.cuh"
+#include "prefill_loop.cuh"
+#include "prefill_store.cuh"
+#include "prefill_warp.cuh"
 #include "seqlen.cuh"
-#include "softmax.cuh"
 #include "traits.cuh"
 
 namespace fflash {
-
-/* What one CTA computes: a block of query rows of one head. */
-struct PrefillBlock {
-    int batch;
-    int qo_head;
-    int kv_head;
-    int row_first;
-
-    template <int kBlockM>
-    __device__ __forceinline__ static PrefillBlock of(const fflash_prefill_params &params) {
-        const uint32_t blocks = (params.seqlen_q + kBlockM - 1) / kBlockM;
-        const uint32_t index = ptx::block_index_x();
-        const int head = index / blocks;
-        PrefillBlock block;
-        block.batch = head / params.num_qo_heads;
-        block.qo_head = head % params.num_qo_heads;
-        block.kv_head = block.qo_head / params.group_size;
-        block.row_first = (blocks - 1 - index % blocks) * kBlockM;
-        return block;
-    }
-};
-
-/* Row 0 of one head of a [batch, seqlen, heads, head_dim] tensor of 16-bit elements. */
-template <class Pointer>
-__device__ __forceinline__ Pointer *head_of(Pointer *tensor, const fflash_strides4 &strides, int batch, int head) {
-    return tensor + batch * strides.batch + head * strides.heads;
-}
-
-/* The products and the softmax of one warp. */
-template <class Traits>
-class PrefillWarp {
-    using T = typename Traits::Element;
-    static constexpr int kHeadDim = Traits::kHeadDim;
-    static constexpr int kMTiles = Traits::kMTiles;
-    static constexpr int kNTiles = Traits::kBlockN / kMmaN;
-    static constexpr int kOTiles = kHeadDim / kMmaN;
-    static constexpr int kQKSteps = kHeadDim / kMmaK;
-    static constexpr int kPVSteps = Traits::kBlockN / kMmaK;
-
-public:
-    __device__ __forceinline__ PrefillWarp(uint32_t sQ)
-        : sQ_(sQ + warp_row() * Traits::QTile::kRowBytes),
-          q_reader_(SquareReader<typename Traits::QTile>::rows_first()),
-          k_reader_(SquareReader<typename Traits::KvTile>::columns_first()),
-          v_reader_(SquareReader<typename Traits::KvTile>::rows_first()) {
-#pragma unroll
-        for (int m = 0; m < kMTiles; ++m)
-#pragma unroll
-            for (int n = 0; n < kOTiles; ++n)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) acc_o_[m][n][i] = 0.0f;
-    }
-
-    /* The first of this warp's rows, within the block. */
-    __device__ __forceinline__ static int warp_row(uint32_t thread = threadIdx.x) {
-        return thread / kWarpSize * Traits::kWarpRows;
-    }
-
-    /* Moves the part of Q that stays in registers there. */
-    __device__ __forceinline__ void hold_q() {
-#pragma unroll
-        for (int k = 0; k < Traits::kHeldQSteps; ++k) read_q(tSrQ_[k], k);
-    }
-
-    /* S = Q K^T of the tile at shared address sK. */
-    __device__ __forceinline__ void multiply_qk(uint32_t sK) {
-#pragma unroll
-        for (int m = 0; m < kMTiles; ++m)
-#pragma unroll
-            for (int n = 0; n < kNTiles; ++n)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) acc_s_[m][n][i] = 0.0f;
-#pragma unroll
-        for (int k = 0; k < kQKSteps; ++k) {
-            uint32_t(&rQ)[kMTiles][4] = tSrQ_[min(k, Traits::kHeldQSteps)];
-            if (k >= Traits::kHeldQSteps) read_q(rQ, k);
-#pragma unroll
-            for (int n = 0; n < kNTiles; n += 2) {
-                uint32_t rK[4];
-                ptx::ldmatrix_x4(rK, k_reader_.address(sK, n * kMmaN, k * kMmaK));
-#pragma unroll
-                for (int m = 0; m < kMTiles; ++m) {
-                    mma<T>(acc_s_[m][n], rQ[m], rK[0], rK[1]);
-                    mma<T>(acc_s_[m][n + 1], rQ[m], rK[2], rK[3]);
-                }
-            }
-        }
-    }
-
-    /* Scale, softcap and mask for S of the tile that starts at `key`. */
-    __device__ __forceinline__ void shape_logits(const fflash_prefill_params &params, const KeyBounds &bounds,
-                                                 int row_first, int key) {
-        if (transforms_logits(params)) transform_logits(acc_s_, params.softmax_scale, params.softcap);
-        /* Read anew, so that no row or column of the mask takes a register of the plain steps. */
-        const uint32_t thread = ptx::thread_index_x();
-        mask_logits(acc_s_, bounds, row_first + warp_row(thread) + lane_row(thread), key + lane_col(thread));
-    }
-
-    /* Turns S into P, rounded to the element type, and rescales O to the new maxima. */
-    __device__ __forceinline__ void weigh(float exponent_scale) {
-        float rescale[kMTiles][kLaneRows];
-        softmax_.update(acc_s_, exponent_scale, rescale);
-#pragma unroll
-        for (int m = 0; m < kMTiles; ++m)
-#pragma unroll
-            for (int k = 0; k < kPVSteps; ++k) pack_operand_a<T>(tOrP_[m][k], acc_s_[m][2 * k], acc_s_[m][2 * k + 1]);
-#pragma unroll
-        for (int m = 0; m < kMTiles; ++m)
-#pragma unroll
-            for (int n = 0; n < kOTiles; ++n)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) acc_o_[m][n][i] *= rescale[m][i / 2];
-    }
-
-    /* O += P V of the tile at shared address sV. */
-    __device__ __forceinline__ void multiply_pv(uint32_t sV) {
-#pragma unroll
-        for (int k = 0; k < kPVSteps; ++k)
-#pragma unroll
-            for (int n = 0; n < kOTiles; n += 2) {
-                uint32_t rV[4];
-                ptx::ldmatrix_x4_trans(rV, v_reader_.address(sV, k * kMmaK, n * kMmaN));
-#pragma unroll
-                for (int m = 0; m < kMTiles; ++m) {
-                    mma<T>(acc_o_[m][n], tOrP_[m][k], rV[0], rV[1]);
-                    mma<T>(acc_o_[m][n + 1], tOrP_[m][k], rV[2], rV[3]);
-                }
-            }
-    }
-
-    /* Normalises O, stores it and, if asked for, the log-sum-exp. Q's bytes in shared memory must be free. */
-    __device__ __forceinline__ void store(char *smem_q, const fflash_prefill_params &params, const KeyBounds &bounds) {
-        /* Found anew: two divisions cost less than registers held across the loop. */
-        const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
-        softmax_.finish();
-        using Tile = typename Traits::QTile;
-#pragma unroll
-        for (int m = 0; m < kMTiles; ++m)
-#pragma unroll
-            for (int half = 0; half < kLaneRows; ++half) {
-                const int tile_row = warp_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x);
-                const int row = block.row_first + tile_row;
-                const bool sees_any = bounds.first(row) < bounds.end(row);
-                /* A row that sees keys divides even by 0: all its logits were -inf, and 0 / 0 is the answer. */
-                const float inverse = sees_any ? 1.0f / softmax_.sum[m][half] : 0.0f;
-#pragma unroll
-                for (int n = 0; n < kOTiles; ++n) {
-                    const float(&o)[4] = acc_o_[m][n];
-                    const uint32_t pair = pack_f32<T>(o[half * 2] * inverse, o[half * 2 + 1] * inverse);
-                    *reinterpret_cast<uint32_t *>(smem_q + Tile::offset(tile_row, n) + lane_col(threadIdx.x) * 2) = pair;
-                }
-                if (params.lse != nullptr && row < params.seqlen_q && threadIdx.x % kRowLanes == 0)
-                    params.lse[block.batch * params.lse_batch_stride + block.qo_head * params.lse_head_stride +
-                               row * params.lse_seqlen_stride] = softmax_.log_sum_exp(m, half);
-            }
-        __syncwarp();
-        store_rows(smem_q, params, block);
-    }
-
-private:
-    /* Copies this warp's rows of O from shared to global memory, 16 bytes per lane, whole lines per row. */
-    __device__ __forceinline__ static void store_rows(const char *smem_q, const fflash_prefill_params &params,
-                                                      const PrefillBlock &block) {
-        using Tile = typename Traits::QTile;
-        constexpr int kRowsPerPass = kWarpSize / Tile::kChunks;
-        static_assert(kRowsPerPass * Tile::kChunks == kWarpSize, "a warp stores whole rows");
-        const int lane = threadIdx.x % kWarpSize;
-        const int chunk = lane % Tile::kChunks;
-        T *gO = head_of(static_cast<T *>(params.o), params.o_strides, block.batch, block.qo_head);
-#pragma unroll
-        for (int pass = 0; pass < Traits::kWarpRows / kRowsPerPass; ++pass) {
-            const int tile_row = warp_row() + pass * kRowsPerPass + lane / Tile::kChunks;
-            const int row = block.row_first + tile_row;
-            if (row < params.seqlen_q)
-                *reinterpret_cast<uint4 *>(gO + row * params.o_strides.seqlen + chunk * kChunkElements) =
-                    *reinterpret_cast<const uint4 *>(smem_q + Tile::offset(tile_row, chunk));
-        }
-    }
-
-    __device__ __forceinline__ void read_q(uint32_t (&rQ)[kMTiles][4], int k) {
-#pragma unroll
-        for (int m = 0; m < kMTiles; ++m) ptx::ldmatrix_x4(rQ[m], q_reader_.address(sQ_, m * kMmaM, k * kMmaK));
-    }
-
-    uint32_t sQ_;
-    SquareReader<typename Traits::QTile> q_reader_;
-    SquareReader<typename Traits::KvTile> k_reader_;
-    SquareReader<typename Traits::KvTile> v_reader_;
-    OnlineSoftmax<kMTiles> softmax_;
-    uint32_t tSrQ_[Traits::kHeldQSteps + 1][kMTiles][4]; /* the last is read anew for every step not held */
-    uint32_t tOrP_[kMTiles][kPVSteps][4];
-    float acc_s_[kMTiles][kNTiles][4];
-    float acc_o_[kMTiles][kOTiles][4];
-};
-
-/* The K and V tiles of a CTA: double buffers in shared memory and the copies into them. */
-template <class Traits>
-class KvPipeline {
-    using Tile = typename Traits::KvTile;
-    using Loader = TileLoader<Tile, Traits::kThreads>;
-
-public:
-    template <class T>
-    __device__ __forceinline__ KvPipeline(uint32_t smem, const T *gK, const T *gV, const fflash_prefill_params &params,
-                                          const TileRange &tiles)
-        : smem_(smem),
-          key_first_(tiles.key_first),
-          key_end_(tiles.key_end),
-          k_(gK, params.k_strides.seqlen, tiles.first * Tile::kRows),
-          v_(gV, params.v_strides.seqlen, tiles.first * Tile::kRows) {}
-
-    __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + (tile & 1) * Tile::kBytes; }
-    __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + (tile & 1) * Tile::kBytes; }
-
-    /* Starts the copy of a tile, as one group. Tiles come in order; past the last only zeros are written. */
-    __device__ __forceinline__ void load(int tile) {
-        const int key = tile * Tile::kRows;
-        k_.load_next(sK(tile), key_first_ - key, key_end_ - key);
-        v_.load_next(sV(tile), key_first_ - key, key_end_ - key);
-        ptx::cp_async_commit();
-    }
-
-private:
-    static_assert(Traits::kStages == 2, "the buffer of a tile is its parity");
-    uint32_t smem_;
-    int key_first_;
-    int key_end_;
-    Loader k_;
-    Loader v_;
-};
-
-/* Step `tile` of the pipeline described at the top. */
-template <bool kGeneral, class Traits>
-__device__ __forceinline__ void prefill_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
-                                             const fflash_prefill_params &params, const KeyBounds &bounds,
-                                             int row_first) {
-    ptx::cp_async_wait<0>();
-    __syncthreads();
-    warp.multiply_qk(kv.sK(tile));
-    /* Issued here and not above, so that the first reads of K do not queue behind the copies. */
-    kv.load(tile + 1);
-    if constexpr (kGeneral) warp.shape_logits(params, bounds, row_first, tile * Traits::kBlockN);
-    warp.weigh(exponent_scale_of(params));
-    warp.multiply_pv(kv.sV(tile));
-}
 
 template <class Traits>
 __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
@@ -318,20 +76,13 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
             warp.hold_q();
             if constexpr (Traits::kQUnderTiles) __syncthreads();
         }
-        kv.load(tiles.first);
-
-        for (int tile = tiles.first; tile < tiles.end; ++tile) {
-            for (; tile >= tiles.plain_first && tile < tiles.plain_end; ++tile)
-                prefill_step<false>(warp, kv, tile, params, bounds, block.row_first);
-            if (tile < tiles.end) prefill_step<true>(warp, kv, tile, params, bounds, block.row_first);
-        }
+        run_tiles(warp, kv, tiles, params, bounds, block.row_first);
         /* Where O goes over the tiles, the copy of zeros past the last must land and every warp be done first. */
         if constexpr (Traits::kQUnderTiles) {
-            ptx::cp_async_wait<0>();
             __syncthreads();
         }
     }
-    warp.store(smem + Traits::kSmemQ, params, bounds);
+    store_output(warp, smem + Traits::kSmemQ, params, bounds);
 }
 
 }  // namespace fflash

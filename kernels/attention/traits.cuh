@@ -30,7 +30,7 @@ struct PrefillTile;
         static constexpr int kHeldQ = held_q;                          \
     }
 FFLASH_PREFILL_TILE(64, 128, 64, 4, 0);
-FFLASH_PREFILL_TILE(128, 128, 32, 4, 64);
+FFLASH_PREFILL_TILE(128, 128, 32, 4, 0);
 FFLASH_PREFILL_TILE(256, 128, 32, 8, 256);
 #undef FFLASH_PREFILL_TILE
 

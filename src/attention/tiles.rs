@@ -22,7 +22,7 @@ pub(crate) struct Tile {
 /// One row for each head dimension, in the order of the macro in traits.cuh.
 const TILES: [Tile; 3] = [
     Tile::new(64, 128, 64, 4, 0),
-    Tile::new(128, 128, 32, 4, 64),
+    Tile::new(128, 128, 32, 4, 0),
     Tile::new(256, 128, 32, 8, 256),
 ];
 
