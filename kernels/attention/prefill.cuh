@@ -7,17 +7,12 @@
  * Warp    block_m / warps rows, all keys, all of head_dim: a row's softmax never leaves its warp.
  *
  * Shared memory (traits.cuh), bytes:       K      V      Q   total
- *   head_dim  64: tiles of 64 keys      16384  16384  16384   49152
- *   head_dim 128: tiles of 32 keys      16384  16384  32768   65536
- *   head_dim 256: tiles of 32 keys      32768  32768  (both)  65536   Q passes through to registers first
+ *   head_dim  64: tiles of 64 keys      16384  24576  16384   57344
+ *   head_dim 128: tiles of 32 keys      16384  24576  32768   73728
+ *   head_dim 256: tiles of 32 keys      32768  49152  (both)  81920   Q passes through to registers first
  * O leaves through shared memory too, to be stored in whole lines: through Q's bytes.
  *
- * Pipeline, two buffers of K and V. Step t:
- *   wait for this thread's copies of tile t
- *   barrier: everybody's copies of tile t have landed, and all warps are done with step t - 1, whose buffers may be refilled
- *   S = Q K(t)^T
- *   issue the copies of tile t + 1, which have the rest of this step to land
- *   P = softmax step of S; O += P V(t)
+ * The loop over tiles, and who waits for what in it, is in prefill_loop.cuh; before it, all wait for Q where it is held.
  * Steps over tiles that all rows see in full carry no mask; the others, and all under a softcap, take the general step.
  *
  * Preconditions (checked by the host): head_dim contiguous; pointers and strides multiples of 16 bytes; seqlens in
@@ -78,9 +73,7 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
         }
         run_tiles(warp, kv, tiles, params, bounds, block.row_first);
         /* Where O goes over the tiles, the copy of zeros past the last must land and every warp be done first. */
-        if constexpr (Traits::kQUnderTiles) {
-            __syncthreads();
-        }
+        if constexpr (Traits::kQUnderTiles) kv.wait();
     }
     store_output(warp, smem + Traits::kSmemQ, params, bounds);
 }

@@ -2,14 +2,17 @@
  * The loop of the prefill kernels over the key tiles of a CTA, with P V one tile behind.
  *
  * Step t:
- *   wait for this thread's copies of K(t) and V(t - 1)
+ *   O += a quarter of P V(t - 1)
+ *   wait for this thread's copies of K(t) and V(t)
  *   barrier: everybody's have landed, and all warps are done with step t - 1, whose buffers may be refilled
- *   S = Q K(t)^T
- *   issue the copies of K(t + 1) and V(t), which have the rest of this step to land
- *   O += P V(t - 1)
+ *   S = Q K(t)^T; O += the second quarter of P V(t - 1)
+ *   issue the copies of K(t + 1) and V(t + 1), which have the rest of this step to land
+ *   O += the other half of P V(t - 1)
  *   P = weights of S
  * P V of one tile and the softmax of the next do not depend on each other, so the tensor pipe has work while exponentials
- * are computed. Weights out of range (softmax.cuh) are found at the end of the step, before P has touched O: the plain loop
+ * are computed. P V is cut where memory accesses stand, the barrier and the copies, because the compiler does not move its
+ * reads of V across them: what comes before the barrier covers the wait and the first reads of K, and the address arithmetic
+ * of the copies finds products on both sides. Weights out of range (softmax.cuh) are found at the end of the step, before P has touched O: the plain loop
  * is left, and the general step computes S again, from K(t) in its buffer, and adapts. That keeps S, the largest thing in
  * registers after O, from living through the step.
  *
@@ -30,7 +33,7 @@
 
 namespace fflash {
 
-/* The K and V tiles of a CTA: double buffers in shared memory and the copies into them. */
+/* The K and V tiles of a CTA: rotating buffers in shared memory, two for K and three for V, and the copies into them. */
 template <class Traits>
 class KvPipeline {
     using Tile = typename Traits::KvTile;
@@ -46,36 +49,25 @@ public:
           k_(gK, params.k_strides.seqlen, tiles.first * Tile::kRows),
           v_(gV, params.v_strides.seqlen, tiles.first * Tile::kRows) {}
 
-    __device__ __forceinline__ uint32_t sK(int tile) const { return smem_ + Traits::kSmemK + (tile & 1) * Tile::kBytes; }
-    __device__ __forceinline__ uint32_t sV(int tile) const { return smem_ + Traits::kSmemV + (tile & 1) * Tile::kBytes; }
+    __device__ __forceinline__ uint32_t sK(uint32_t tile) const { return smem_ + Traits::kSmemK + tile % Traits::kStagesK * Tile::kBytes; }
+    __device__ __forceinline__ uint32_t sV(uint32_t tile) const { return smem_ + Traits::kSmemV + tile % Traits::kStagesV * Tile::kBytes; }
 
-    /* Starts the copy of the first tile of K. */
-    __device__ __forceinline__ void start(int tile) {
-        load_k(tile);
+    /* Starts the copies of a tile, as one group. Tiles come in order; past the last only zeros are written. */
+    __device__ __forceinline__ void load(int tile) {
+        const int key = tile * Tile::kRows;
+        k_.load_next(sK(tile), key_first_ - key, key_end_ - key);
+        v_.load_next(sV(tile), key_first_ - key, key_end_ - key);
         ptx::cp_async_commit();
     }
 
-    /* Waits for what step `tile` reads, and for all warps to be through with the step before. */
+    /* Waits for the tile loaded last, and for all warps to be through with the step before. */
     __device__ __forceinline__ void wait() {
         ptx::cp_async_wait<0>();
         __syncthreads();
     }
 
-    /* Starts the copies that step `tile` leaves for the next: K(tile + 1) and V(tile). Past the last only zeros are written. */
-    __device__ __forceinline__ void advance(int tile) {
-        load_k(tile + 1);
-        const int key = tile * Tile::kRows;
-        v_.load_next(sV(tile), key_first_ - key, key_end_ - key);
-        ptx::cp_async_commit();
-    }
-
 private:
-    __device__ __forceinline__ void load_k(int tile) {
-        const int key = tile * Tile::kRows;
-        k_.load_next(sK(tile), key_first_ - key, key_end_ - key);
-    }
-
-    static_assert(Traits::kStages == 2, "the buffer of a tile is its parity");
+    static_assert(Traits::kStagesK >= 2 && Traits::kStagesV >= 3, "step t reads K(t), V(t - 1), V(t) and loads t + 1");
     uint32_t smem_;
     int key_first_;
     int key_end_;
@@ -88,11 +80,13 @@ template <class Traits>
 __device__ __forceinline__ bool plain_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
                                            float exponent_scale) {
     typename PrefillWarp<Traits>::Logits acc_s;
+    constexpr int kQuarter = PrefillWarp<Traits>::kPVReads / 4;
+    warp.multiply_pv(kv.sV(tile - 1), 0, kQuarter);
     kv.wait();
     warp.multiply_qk(acc_s, kv.sK(tile));
-    /* Issued here and not above, so that the first reads of K do not queue behind the copies. */
-    kv.advance(tile);
-    warp.multiply_pv(kv.sV(tile - 1));
+    warp.multiply_pv(kv.sV(tile - 1), kQuarter, 2 * kQuarter);
+    kv.load(tile + 1);
+    warp.multiply_pv(kv.sV(tile - 1), 2 * kQuarter, 4 * kQuarter);
     warp.weigh(acc_s, exponent_scale);
     if (!warp.softmax.in_range()) return false;
     warp.softmax.accept();
@@ -107,14 +101,12 @@ __device__ __forceinline__ void general_step(PrefillWarp<Traits> &warp, KvPipeli
     const float exponent_scale = exponent_scale_of(params);
     typename PrefillWarp<Traits>::Logits acc_s;
     if (!redo) {
+        if (tile > tiles.first) warp.multiply_pv(kv.sV(tile - 1));
         kv.wait();
-        kv.advance(tile);
+        kv.load(tile + 1);
     }
     warp.multiply_qk(acc_s, kv.sK(tile));
-    if (!redo) {
-        warp.shape_logits(acc_s, params, bounds, row_first, tile * Traits::kBlockN);
-        if (tile > tiles.first) warp.multiply_pv(kv.sV(tile - 1));
-    }
+    if (!redo) warp.shape_logits(acc_s, params, bounds, row_first, tile * Traits::kBlockN);
     warp.weigh(acc_s, exponent_scale);
     if (!warp.softmax.in_range()) {
         warp.adapt(acc_s, exponent_scale);
@@ -129,7 +121,7 @@ __device__ __forceinline__ void run_tiles(PrefillWarp<Traits> &warp, KvPipeline<
                                           const fflash_prefill_params &params, const KeyBounds &bounds, int row_first) {
     const float exponent_scale = exponent_scale_of(params);
     const int plain_first = max(tiles.plain_first, tiles.first + 1);
-    kv.start(tiles.first);
+    kv.load(tiles.first);
     int tile = tiles.first;
     while (tile < tiles.end) {
         bool redo = false;
@@ -140,7 +132,6 @@ __device__ __forceinline__ void run_tiles(PrefillWarp<Traits> &warp, KvPipeline<
         }
         if (tile < tiles.end) general_step(warp, kv, tile++, redo, tiles, params, bounds, row_first);
     }
-    kv.wait();
     warp.multiply_pv(kv.sV(tiles.end - 1));
 }
 

@@ -113,20 +113,24 @@ public:
                 for (int i = 0; i < 4; ++i) acc_o[m][n][i] *= rescale[m][i / 2];
     }
 
-    /* O += P V of the tile at shared address sV. */
-    __device__ __forceinline__ void multiply_pv(uint32_t sV) {
+    /* Reads of V, 16 keys by 16 columns each, of a whole tile. */
+    static constexpr int kPVReads = kPVSteps * kOTiles / 2;
+
+    /* O += P V of the tile at shared address sV, or the part of it that reads [first, end) of kPVReads. */
+    __device__ __forceinline__ void multiply_pv(uint32_t sV, int first = 0, int end = kPVReads) {
 #pragma unroll
-        for (int k = 0; k < kPVSteps; ++k)
+        for (int read = 0; read < kPVReads; ++read) {
+            if (read < first || read >= end) continue;
+            const int k = read / (kOTiles / 2);
+            const int n = read % (kOTiles / 2) * 2;
+            uint32_t rV[4];
+            ptx::ldmatrix_x4_trans(rV, v_reader_.address(sV, k * kMmaK, n * kMmaN));
 #pragma unroll
-            for (int n = 0; n < kOTiles; n += 2) {
-                uint32_t rV[4];
-                ptx::ldmatrix_x4_trans(rV, v_reader_.address(sV, k * kMmaK, n * kMmaN));
-#pragma unroll
-                for (int m = 0; m < kMTiles; ++m) {
-                    mma<T>(acc_o[m][n], tOrP_[m][k], rV[0], rV[1]);
-                    mma<T>(acc_o[m][n + 1], tOrP_[m][k], rV[2], rV[3]);
-                }
+            for (int m = 0; m < kMTiles; ++m) {
+                mma<T>(acc_o[m][n], tOrP_[m][k], rV[0], rV[1]);
+                mma<T>(acc_o[m][n + 1], tOrP_[m][k], rV[2], rV[3]);
             }
+        }
     }
 
     OnlineSoftmax<kMTiles> softmax;

@@ -54,11 +54,12 @@ struct PrefillTraits {
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;
 
-    /* Double buffers: while a tile is multiplied the next is on its way, and one barrier per tile suffices. */
-    static constexpr int kStages = 2;
+    /* While a tile is multiplied the next is on its way, and one barrier per tile suffices; V stays for a step longer. */
+    static constexpr int kStagesK = 2;
+    static constexpr int kStagesV = 3;
     static constexpr int kSmemK = 0;
-    static constexpr int kSmemV = kSmemK + kStages * KvTile::kBytes;
-    static constexpr int kSmemTiles = 2 * kStages * KvTile::kBytes;
+    static constexpr int kSmemV = kSmemK + kStagesK * KvTile::kBytes;
+    static constexpr int kSmemTiles = (kStagesK + kStagesV) * KvTile::kBytes;
     /* Q that moves to registers as a whole does so before the first tiles are loaded over it. */
     static constexpr bool kQUnderTiles = Tile::kHeldQ == kHeadDim;
     static constexpr int kSmemQ = kQUnderTiles ? 0 : kSmemTiles;
