@@ -5,9 +5,9 @@
  *   O += a quarter of P V(t - 1)
  *   wait for this thread's copies of K(t) and V(t)
  *   barrier: everybody's have landed, and all warps are done with step t - 1, whose buffers may be refilled
- *   S = Q K(t)^T; O += the second quarter of P V(t - 1)
+ *   S = Q K(t)^T; O += a little more of P V(t - 1)
  *   issue the copies of K(t + 1) and V(t + 1), which have the rest of this step to land
- *   O += the other half of P V(t - 1)
+ *   O += the rest of P V(t - 1)
  *   P = weights of S
  * P V of one tile and the softmax of the next do not depend on each other, so the tensor pipe has work while exponentials
  * are computed. P V is cut where memory accesses stand, the barrier and the copies, because the compiler does not move its
@@ -80,13 +80,15 @@ template <class Traits>
 __device__ __forceinline__ bool plain_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
                                            float exponent_scale) {
     typename PrefillWarp<Traits>::Logits acc_s;
-    constexpr int kQuarter = PrefillWarp<Traits>::kPVReads / 4;
-    warp.multiply_pv(kv.sV(tile - 1), 0, kQuarter);
+    constexpr int kReads = PrefillWarp<Traits>::kPVReads;
+    constexpr int kBarrier = kReads / 4;
+    constexpr int kCopies = kBarrier + kReads * Traits::kMiddleSixteenths / 16;
+    warp.multiply_pv(kv.sV(tile - 1), 0, kBarrier);
     kv.wait();
     warp.multiply_qk(acc_s, kv.sK(tile));
-    warp.multiply_pv(kv.sV(tile - 1), kQuarter, 2 * kQuarter);
+    warp.multiply_pv(kv.sV(tile - 1), kBarrier, kCopies);
     kv.load(tile + 1);
-    warp.multiply_pv(kv.sV(tile - 1), 2 * kQuarter, 4 * kQuarter);
+    warp.multiply_pv(kv.sV(tile - 1), kCopies, kReads);
     warp.weigh(acc_s, exponent_scale);
     if (!warp.softmax.in_range()) return false;
     warp.softmax.accept();

@@ -51,6 +51,12 @@ struct PrefillTraits {
     /* With 64K registers per SM, two CTAs of 128 threads or one of 256 leave 255 to a thread. */
     static constexpr int kMinBlocks = 256 / kThreads;
 
+    /*
+     * Sixteenths of P V between Q K^T and the copies of the next tile (prefill_loop.cuh). Tried out: what the compiler makes
+     * of a step swings by several percent with the place of the copies.
+     */
+    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 4 : kHeadDim_ == 128 ? 2 : 0;
+
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;
 
