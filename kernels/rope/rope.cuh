@@ -83,8 +83,10 @@ __device__ __forceinline__ void copy_weights(const fflash_rope_params &params, T
 }
 
 /* Where the token's k and v go, in elements from the start of the pages; negative where they are not written. */
+template <bool kNorm>
 __device__ __forceinline__ void find_places(const fflash_rope_params &params, int64_t token, int64_t *places) {
-    if (threadIdx.x != 0 || threadIdx.y != 0 || params.slots == nullptr) return;
+    if (threadIdx.x != 0 || threadIdx.y != 0) return;
+    if (kNorm && params.slots == nullptr) return; /* without the norm only a cache makes a call fused */
     const int64_t slot = params.slots[token];
     const int64_t page = slot / params.page_size;
     const int64_t of_page = slot - page * params.page_size;
@@ -137,7 +139,7 @@ __device__ __forceinline__ void rope_heads(const fflash_rope_params &params) {
     if constexpr (kNorm) copy_weights<T, Traits::kWidth>(params, weights);
     if (alive) {
         compute_angles<Traits::kWidth>(params, token, cos, sin);
-        if constexpr (kCache) find_places(params, token, places);
+        if constexpr (kCache) find_places<kNorm>(params, token, places);
     }
     __syncthreads();
     const bool here = alive && share.has_column();

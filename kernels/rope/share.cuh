@@ -36,7 +36,7 @@ struct RopeColumn {
             const bool neighbours = kWidth == 1 && params.interleaved;
             return {params.rotary_offset + column * (neighbours ? 2 : kWidth), neighbours ? 1 : params.rotary_pairs, true};
         }
-        const int rotating = params.rotary_pairs / kWidth;
+        const int rotating = uint32_t(params.rotary_pairs) / kWidth;
         const int first = in_rest(params, (column - rotating) * kWidth);
         const int second = in_rest(params, (column + params.columns - 2 * rotating) * kWidth);
         return {first, second < params.head_dim ? second - first : 0, false};
@@ -145,7 +145,7 @@ public:
             sin_[0] = sin[threadIdx.x];
         } else {
             using Half = Vec<float, kWidth / 2>;
-            const int second = params.angle_region / (kWidth / 2) + threadIdx.x;
+            const int second = uint32_t(params.angle_region) / (kWidth / 2) + threadIdx.x;
             copy(&cos_[0], reinterpret_cast<const Half *>(cos)[threadIdx.x]);
             copy(&cos_[kWidth / 2], reinterpret_cast<const Half *>(cos)[second]);
             copy(&sin_[0], reinterpret_cast<const Half *>(sin)[threadIdx.x]);

@@ -18,7 +18,13 @@ const TABLE: usize = 40;
 
 pub fn all<T: Float>(device: &Device) -> Result<()> {
     shapes::<T>(device)?;
-    options::<T>(device)?;
+    let norm = QkNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    options::<T>(device, None, None)?;
+    options::<T>(device, Some(norm), None)?;
+    options::<T>(device, None, Some(CACHE))?;
     norms::<T>(device)?;
     caches::<T>(device)?;
     tables::<T>(device)
@@ -127,8 +133,17 @@ fn shapes<T: Float>(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Every option of angles and positions, and copying.
-fn options<T: Float>(device: &Device) -> Result<()> {
+/// Every option of angles and positions, and copying, in the kernel alone and in each half of the fused one.
+fn options<T: Float>(device: &Device, norm: Option<QkNorm>, cache: Option<Cache>) -> Result<()> {
+    let run = |call: &Call| {
+        run::<T>(
+            device,
+            &Call {
+                cache,
+                ..call.clone()
+            },
+        )
+    };
     let chunk = 16 / size_of::<T>();
     for (style, dim) in [
         (STYLES[0], 8 * chunk),
@@ -136,19 +151,22 @@ fn options<T: Float>(device: &Device) -> Result<()> {
         (STYLES[0], 22),
         (STYLES[1], 22),
     ] {
-        let op = with(style, Frequencies::default());
+        let op = Rope {
+            norm,
+            ..with(style, Frequencies::default())
+        };
         let pairs = dim / 2;
-        let table = with(style, Frequencies::Table);
+        let table = Rope {
+            frequencies: Frequencies::Table,
+            ..op.clone()
+        };
         let shape = [3, 2, 1, dim];
         for dtype in [DType::F16, DType::BF16] {
             let call = Call::new(&table, shape);
-            run::<T>(
-                device,
-                &Call {
-                    table: dtype,
-                    ..call
-                },
-            )?;
+            run(&Call {
+                table: dtype,
+                ..call
+            })?;
         }
         let yarn = scaling::yarn(1e4, dim, &scaling::Yarn::new(16.0, 64))?;
         for direction in [Direction::Forward, Direction::Inverse] {
@@ -157,7 +175,7 @@ fn options<T: Float>(device: &Device) -> Result<()> {
                 frequencies: Frequencies::Explicit(yarn.clone()),
                 ..op.clone()
             };
-            run::<T>(device, &Call::new(&op, shape))?;
+            run(&Call::new(&op, shape))?;
         }
         for axes in [
             Axes::Sections(vec![1, 2, pairs - 3]),
@@ -170,7 +188,7 @@ fn options<T: Float>(device: &Device) -> Result<()> {
             ]),
         ] {
             let op = Rope { axes, ..op.clone() };
-            run::<T>(device, &Call::new(&op, shape))?;
+            run(&Call::new(&op, shape))?;
         }
         // Elsewhere: the rest before, behind and on both sides of what is rotated, even and odd.
         let unit = if dim == 22 { 1 } else { chunk };
@@ -188,46 +206,31 @@ fn options<T: Float>(device: &Device) -> Result<()> {
                 ..op.clone()
             };
             let call = Call::new(&op, [2, 5, 2, head_dim * unit]);
-            run::<T>(
-                device,
-                &Call {
-                    in_place: false,
-                    gap: unit,
-                    ..call.clone()
-                },
-            )?;
-            run::<T>(device, &call)?;
+            run(&Call {
+                in_place: false,
+                gap: unit,
+                ..call.clone()
+            })?;
+            run(&call)?;
         }
-        positions::<T>(device, &op, dim)?;
+        positions::<T>(device, &op, dim, cache)?;
     }
     Ok(())
 }
 
-fn positions<T: Float>(device: &Device, op: &Rope, dim: usize) -> Result<()> {
+fn positions<T: Float>(device: &Device, op: &Rope, dim: usize, cache: Option<Cache>) -> Result<()> {
     let stream = &device.stream;
-    let run = |op: &Rope, positions: Positions, faults: bool| -> Result<()> {
-        let mut q = Tensor::<T, 3>::new(device, [positions.len(), 1, dim], 0, 1.0)?;
-        let mut word = IndexFaults::new(stream)?;
-        let table = Tensor::<f32, 3>::new(device, [TABLE, 2, dim / 2], 0, 0.7)?;
-        let table = match op.frequencies {
-            Frequencies::Table => Some(RopeTable::F32(table.view()?)),
-            _ => None,
-        };
-        let args = RopeArgs {
-            table,
-            faults: faults.then_some(&mut word),
-            ..RopeArgs::new(q.view_mut()?, None, &positions)
-        };
-        Ok(device.kernels.rope(stream, op, args)?)
+    let run = |op: &Rope, positions: Positions| {
+        let call = Call::new(op, [positions.len(), 1, 1, dim]);
+        run_at::<T>(device, &Call { cache, ..call }, &positions)
     };
-    run(op, Positions::new(stream, &[5i64, 1 << 33, 77_777])?, false)?;
-    run(op, Positions::new(stream, &[0.5f32, -1000.25, 3.0])?, false)?;
+    run(op, Positions::new(stream, &[5i64, 1 << 33, 77_777])?)?;
+    run(op, Positions::new(stream, &[0.5f32, -1000.25, 3.0])?)?;
     run(
         op,
         Positions::new(stream, &[0.1f64, -1e9 / 3.0, 1e6 / 7.0, -1e-12, 4.0])?,
-        false,
     )?;
-    run(op, Positions::range(1_000_003, 5)?, false)?;
+    run(op, Positions::range(1_000_003, 5)?)?;
     for lengths in [
         vec![3, 0, 2, 1, 4],
         vec![1],
@@ -237,7 +240,7 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize) -> Result<()> {
     ] {
         let sequences = CuSeqlens::from_lengths(stream, &lengths)?;
         let offsets: Vec<usize> = (0..lengths.len()).map(|s| 1000 * s + 7).collect();
-        run(op, Positions::packed(stream, &sequences, &offsets)?, false)?;
+        run(op, Positions::packed(stream, &sequences, &offsets)?)?;
     }
     let fast = Rope {
         frequencies: Frequencies::Base {
@@ -246,14 +249,10 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize) -> Result<()> {
         },
         ..op.clone()
     };
-    run(
-        &fast,
-        Positions::new(stream, &[0.3f64, -1000.7, 12.9])?,
-        false,
-    )?;
+    run(&fast, Positions::new(stream, &[0.3f64, -1000.7, 12.9])?)?;
     // Checked: at the ends of what is allowed and just past them.
     let limit = 1i64 << 36;
-    let checked = |op: &Rope, positions: Result<Positions>| run(op, positions?, true);
+    let checked = |op: &Rope, positions: Result<Positions>| run(op, positions?);
     checked(op, on_device(device, &[0, -1, 5, i32::MIN, i32::MAX]))?;
     checked(op, on_device(device, &[limit - 1, limit, -1, 5, i64::MAX]))?;
     checked(op, on_device(device, &[0, 1, 2, limit + 5]))?;
@@ -263,7 +262,10 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize) -> Result<()> {
         on_device(device, &[real, -real, real + 1.0, -real - 1.0, f64::NAN]),
     )?;
     checked(op, on_device(device, &[0.5f32, f32::INFINITY, 2.0]))?;
-    let table = with(op.style, Frequencies::Table);
+    let table = Rope {
+        frequencies: Frequencies::Table,
+        ..op.clone()
+    };
     let last = TABLE as i32 - 1;
     checked(&table, on_device(device, &[last, 3, last + 1, -1, 0]))?;
     let axes = Rope {
@@ -310,6 +312,11 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
         }
         run::<T>(device, &Call::new(&op, [1, 37, 11, 64 * chunk]))?;
         run::<T>(device, &Call::new(&op, [1, 21, 0, 202]))?;
+        let long = Rope {
+            rotary_dim: Some(64),
+            ..op.clone()
+        };
+        run::<T>(device, &Call::new(&long, [1, 9, 4, 96 * chunk]))?;
         run::<T>(device, &Call::new(&op, [1031, 1, 1, 2 * chunk]))?;
         run::<T>(device, &Call::new(&op, [1031, 1, 0, 6]))?;
         // A part of the head, elsewhere and in place.
@@ -396,7 +403,7 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
                 ];
                 for cache in variants {
                     for dim in [6 * chunk, 10] {
-                        let call = Call::new(&op, [4, 5, 3, dim]);
+                        let call = Call::new(&op, [4, 5, 4, dim]);
                         run::<T>(
                             device,
                             &Call {
@@ -433,8 +440,10 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
             }
             // Several tokens to a block; no room for threads of each of q, k and v; several lots.
             let cache = Some(CACHE);
-            let call = Call::new(&op, [1031, 1, 1, 2 * chunk]);
-            run::<T>(device, &Call { cache, ..call })?;
+            for dim in [2 * chunk, 6] {
+                let call = Call::new(&op, [1031, 1, 1, dim]);
+                run::<T>(device, &Call { cache, ..call })?;
+            }
             let long = Rope {
                 rotary_dim: Some(8),
                 ..op.clone()
@@ -449,12 +458,15 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
 }
 
 fn tables<T: Float>(device: &Device) -> Result<()> {
-    for (positions, pairs, gap, first) in [
+    // Positions that end with each number of pairs in their last chunk.
+    let short = (1..=6).map(|pairs| (2, pairs, 0, 3));
+    let long = [
         (3, 64, 0, 0),
         (5, 7, 0, 1000),
         (2, 20, 3, 1 << 33),
         (70, 32, 8, 5),
-    ] {
+    ];
+    for (positions, pairs, gap, first) in short.chain(long) {
         let op = Rope {
             frequencies: Frequencies::Explicit(scaling::yarn(
                 1e4,
@@ -472,7 +484,7 @@ fn tables<T: Float>(device: &Device) -> Result<()> {
 }
 
 fn run<T: Float>(device: &Device, call: &Call) -> Result<()> {
-    let [tokens, q_heads, k_heads, head_dim] = call.shape;
+    let tokens = call.shape[0];
     let is_table = call.op.frequencies == Frequencies::Table;
     let mut random = StdRng::seed_from_u64(tokens as u64);
     let largest = if is_table { TABLE as i32 - 1 } else { i32::MAX };
@@ -481,6 +493,12 @@ fn run<T: Float>(device: &Device, call: &Call) -> Result<()> {
         .map(|_| random.random_range(0..=largest))
         .collect();
     let positions = Positions::with_axes(&device.stream, axes, &numbers)?;
+    run_at::<T>(device, call, &positions)
+}
+
+fn run_at<T: Float>(device: &Device, call: &Call, positions: &Positions) -> Result<()> {
+    let [tokens, q_heads, k_heads, head_dim] = call.shape;
+    let is_table = call.op.frequencies == Frequencies::Table;
     let pairs = call.op.rotary_dim.unwrap_or(head_dim) / 2;
     let new =
         |heads| Tensor::<T, 3>::new(device, [tokens, heads, head_dim], call.gap, call.deviation);
@@ -554,7 +572,7 @@ fn run<T: Float>(device: &Device, call: &Call) -> Result<()> {
         weights,
         cache,
         faults: Some(&mut faults),
-        ..RopeArgs::new(q, None, &positions)
+        ..RopeArgs::new(q, None, positions)
     };
     Ok(device.kernels.rope(&device.stream, &call.op, args)?)
 }

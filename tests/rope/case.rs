@@ -254,9 +254,9 @@ fn case(fused: bool) -> BoxedStrategy<Case> {
     ];
     let heads = || prop_oneof![1 => Just(0), 3 => 1..6usize, 1 => 6..40usize];
     let shape = prop_oneof![
-        6 => (1..6usize, heads(), prop::option::of(heads())),
+        8 => (1..6usize, heads(), prop::option::of(heads())),
         1 => (6..40usize, heads(), prop::option::of(heads())),
-        1 => (1030..1100usize, 1..3usize, Just(None)),
+        1 => (1025..1040usize, 1..3usize, Just(None)),
     ];
     let layouts = prop::sample::select(vec![8usize, 8, 8, 4, 1]).prop_flat_map(|unit| {
         let of = || arrangement(3, unit);

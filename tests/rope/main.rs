@@ -31,7 +31,7 @@ fn dtype() -> impl Strategy<Value = DType> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: common::cases(40), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: common::cases(24), ..ProptestConfig::default() })]
 
     #[test]
     fn rope_is_as_exact_as_the_rule_demands(mode in mode(), case in alone(), dtype in dtype()) {
