@@ -1,23 +1,41 @@
-//! A sample of the mutants of examples/mutation.rs, another one every day. `FERROFLASH_MUTATION_SAMPLE` chooses
-//! one by its number.
+//! A sample of the mutants of examples/mutation.rs, another one whenever a kernel changes.
+//! `FERROFLASH_MUTATION_SAMPLE` chooses one by its number.
 
 mod cases;
 mod explained;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::hash::{DefaultHasher, Hasher};
+use std::path::Path;
+use std::{fs, io};
 
 use cusim::mutation::{Subject, judge_all};
 
 /// Mutants of each of three kernels.
 const MUTANTS: usize = 40;
 
-/// Today's number, or the one asked for.
+/// The number asked for, or one that the sources of the kernels give: the same tree has the same sample.
 fn number() -> usize {
     if let Ok(asked) = std::env::var("FERROFLASH_MUTATION_SAMPLE") {
         return asked.parse().expect("a number");
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("a clock").as_secs() as usize / (24 * 60 * 60)
+    let mut hasher = DefaultHasher::new();
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    hash_files(&kernels, &mut hasher).expect("the kernels' sources");
+    (hasher.finish() % 1000) as usize
+}
+
+fn hash_files(folder: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
+    let entries: io::Result<Vec<_>> = fs::read_dir(folder)?.collect();
+    let mut paths: Vec<_> = entries?.into_iter().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            hash_files(&path, hasher)?;
+        } else {
+            hasher.write(&fs::read(path)?);
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use ferroflash::{
-    Frequencies, Kernels, Mask, NormWeights, Positions, Prefill, PrefillArgs, PrefillOptions,
-    QkNorm, RmsNorm, Rope, RopeArgs, TensorView, TensorViewMut, WeightForm,
+    Frequencies, InOut, Kernels, Mask, NormArgs, NormWeights, Positions, PostNorm, Prefill,
+    PrefillArgs, PrefillOptions, QkNorm, RmsNorm, Rope, RopeArgs, TensorView, TensorViewMut,
+    WeightForm,
 };
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -137,18 +138,46 @@ impl Gpu {
     }
 
     /// RMSNorm of the rows of `x`, each as wide as `weight`.
-    pub fn rms_norm(&mut self, x: &[f32], weight: &CudaSlice<f32>) -> Result<Vec<f32>> {
-        let mut x = self.stream.clone_htod(x)?;
-        let width = weight.len();
-        let rows = x.len() / width;
-        self.kernels.rms_norm_in_place(
+    pub fn rms_norm(&mut self, x: &CudaSlice<f32>, weight: &CudaSlice<f32>) -> Result<Vec<f32>> {
+        let shape = [x.len() / weight.len(), weight.len()];
+        let mut out = self.stream.alloc_zeros::<f32>(x.len())?;
+        self.kernels.rms_norm(
             &self.stream,
             &self.norm,
-            TensorViewMut::contiguous(x.as_view_mut(), [rows, width])?,
-            TensorView::contiguous(weight.as_view(), [width])?,
+            TensorView::contiguous(x.as_view(), shape)?,
+            TensorView::contiguous(weight.as_view(), [weight.len()])?,
+            TensorViewMut::contiguous(out.as_view_mut(), shape)?,
         )?;
         self.launches.rms_norm += 1;
-        Ok(self.stream.clone_dtoh(&x)?)
+        Ok(self.stream.clone_dtoh(&out)?)
+    }
+
+    /// Adds the RMSNorm of the rows of `h`, with the weight `post`, to the residual stream, and returns the RMSNorm of
+    /// that with the weight `next`.
+    pub fn add_norm(
+        &mut self,
+        residual: &mut CudaSlice<f32>,
+        h: &[f32],
+        post: &CudaSlice<f32>,
+        next: &CudaSlice<f32>,
+    ) -> Result<Vec<f32>> {
+        let width = next.len();
+        let shape = [h.len() / width, width];
+        let mut h = self.stream.clone_htod(h)?;
+        let mut residual = TensorViewMut::contiguous(residual.as_view_mut(), shape)?;
+        let mut rows = TensorViewMut::contiguous(h.as_view_mut(), shape)?;
+        let post = TensorView::contiguous(post.as_view(), [width])?;
+        let next = TensorView::contiguous(next.as_view(), [width])?;
+        let args = NormArgs {
+            residual: Some(InOut::InPlace(&mut residual)),
+            post: Some(PostNorm {
+                weight: Some(&post),
+            }),
+            ..NormArgs::new(InOut::InPlace(&mut rows), Some(&next))
+        };
+        self.kernels.norm(&self.stream, &self.norm.into(), args)?;
+        self.launches.rms_norm += 1;
+        Ok(self.stream.clone_dtoh(&h)?)
     }
 
     /// QK-norm, RoPE and attention of the tokens at `positions`, the first of which is at `start`: their

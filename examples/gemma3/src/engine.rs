@@ -1,6 +1,6 @@
 //! The model: embedding, layers, logits.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::quantized::QMatMul;
 use candle_core::{D, Device, Module, Tensor};
 use cudarc::driver::CudaSlice;
@@ -106,7 +106,8 @@ impl Engine {
     /// Reads `tokens` and gives the state `[tokens, width]` from which [`Self::logits`] tells what follows
     /// each of them. `after_layer` is called as layers are done.
     ///
-    /// The residual stream is f32 on the host, next to the matrices.
+    /// The residual stream is f32 on the device. What leaves a block is normalised, added to it and normalised again for
+    /// the block that follows, in one launch.
     pub fn forward(&mut self, tokens: &[u32], mut after_layer: impl FnMut()) -> Result<Tensor> {
         ensure!(
             !tokens.is_empty() && self.len + tokens.len() <= self.capacity,
@@ -118,36 +119,45 @@ impl Engine {
         let width = self.weights.config.width as f64;
         let positions = self.gpu.positions(self.len, tokens.len())?;
         let ids = Tensor::new(tokens, &Device::Cpu)?;
-        let mut x = (self.weights.embedding.embedding(&ids)? * width.sqrt())?;
+        let x = (self.weights.embedding.embedding(&ids)? * width.sqrt())?;
+        let mut x = self.gpu.upload(&x.flatten_all()?.to_vec1()?)?;
+        let rows = |h: Vec<f32>| Tensor::from_vec(h, (tokens.len(), ()), &Device::Cpu);
+        let first = self.resident.first().map(|layer| &layer.attention_norm);
+        let mut h = rows(self.gpu.rms_norm(&x, first.unwrap_or(&self.output_norm))?)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             let mask = mask(&self.weights.config, self.dialect, index);
             let gpu = &mut self.gpu;
-            let resident = &mut self.resident[index];
-            let h = norm(gpu, &x, &resident.attention_norm)?;
+            let (resident, rest) = self.resident[index..]
+                .split_first_mut()
+                .context("a layer without its weights")?;
             let projections = Projections {
                 q: product(&layer.query, &h)?,
                 k: product(&layer.key, &h)?,
                 v: product(&layer.value, &h)?,
             };
-            let h = gpu.attend(
+            h = rows(gpu.attend(
                 &resident.attention,
                 mask,
                 &mut resident.cache,
                 self.len,
                 &positions,
                 &projections,
-            )?;
-            let h = Tensor::from_vec(h, (tokens.len(), ()), &Device::Cpu)?;
-            let h = layer.attention_output.forward(&h)?;
-            x = (x + norm(gpu, &h, &resident.post_attention_norm)?)?;
+            )?)?;
+            h = layer.attention_output.forward(&h)?;
+            let (post, next) = (&resident.post_attention_norm, &resident.feed_forward_norm);
+            h = rows(gpu.add_norm(&mut x, &flat(&h)?, post, next)?)?;
 
-            let h = norm(gpu, &x, &resident.feed_forward_norm)?;
-            let h = feed_forward(layer, &h, self.dialect.activation)?;
-            x = (x + norm(gpu, &h, &resident.post_feed_forward_norm)?)?;
+            h = feed_forward(layer, &h, self.dialect.activation)?;
+            let next = rest.first().map(|resident| &resident.attention_norm);
+            let (post, next) = (
+                &resident.post_feed_forward_norm,
+                next.unwrap_or(&self.output_norm),
+            );
+            h = rows(gpu.add_norm(&mut x, &flat(&h)?, post, next)?)?;
             after_layer();
         }
         self.len += tokens.len();
-        norm(&mut self.gpu, &x, &self.output_norm)
+        Ok(h)
     }
 
     /// The logits `[tokens, vocabulary]` of states.
@@ -198,9 +208,8 @@ fn mask(config: &Config, dialect: Dialect, layer: usize) -> Mask {
     }
 }
 
-fn norm(gpu: &mut Gpu, x: &Tensor, weight: &CudaSlice<f32>) -> Result<Tensor> {
-    let normed = gpu.rms_norm(&x.flatten_all()?.to_vec1()?, weight)?;
-    Ok(Tensor::from_vec(normed, x.shape(), &Device::Cpu)?)
+fn flat(x: &Tensor) -> Result<Vec<f32>> {
+    Ok(x.flatten_all()?.to_vec1()?)
 }
 
 fn product(matrix: &QMatMul, x: &Tensor) -> Result<Vec<f32>> {
