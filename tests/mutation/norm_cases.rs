@@ -53,6 +53,14 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
         run(RMS, 35, chunks * chunk, chunk, 1.0)?;
         run(ONE_PLUS, 3, chunks * chunk, 0, 1.0)?;
     }
+    // Blocks whose rows all exist and fill their threads' slots, of short rows and of several warps.
+    for chunks in [16, 128, 512] {
+        let unit = RmsNorm { eps: 0.0, ..RMS };
+        for (op, deviation) in [(RMS, 1.0), (ONE_PLUS, 1.0), (unit, 1e25), (unit, 1e-25)] {
+            run(op, 32, chunks * chunk, chunk, deviation)?;
+        }
+        run(unit, 32, chunks * chunk, 0, 3e38)?;
+    }
     // Several warps, of which the last ends in each of its slots; what registers have no room for.
     let slots = (0..8).map(|slot| 256 + 32 * slot + 5);
     for chunks in [130, 256].into_iter().chain(slots).chain([4096 + 100]) {
