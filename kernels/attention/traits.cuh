@@ -30,7 +30,7 @@ struct PrefillTile;
         static constexpr int kHeldQ = held_q;                          \
     }
 FFLASH_PREFILL_TILE(64, 128, 64, 4, 0);
-FFLASH_PREFILL_TILE(128, 128, 32, 4, 64);
+FFLASH_PREFILL_TILE(128, 128, 32, 4, 0);
 FFLASH_PREFILL_TILE(256, 128, 32, 8, 256);
 #undef FFLASH_PREFILL_TILE
 
@@ -51,14 +51,21 @@ struct PrefillTraits {
     /* With 64K registers per SM, two CTAs of 128 threads or one of 256 leave 255 to a thread. */
     static constexpr int kMinBlocks = 256 / kThreads;
 
+    /*
+     * Sixteenths of P V between Q K^T and the copies of the next tile (prefill_loop.cuh). Tried out: what the compiler makes
+     * of a step swings by several percent with the place of the copies.
+     */
+    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 4 : kHeadDim_ == 128 ? 2 : 0;
+
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;
 
-    /* Double buffers: while a tile is multiplied the next is on its way, and one barrier per tile suffices. */
-    static constexpr int kStages = 2;
+    /* While a tile is multiplied the next is on its way, and one barrier per tile suffices; V stays for a step longer. */
+    static constexpr int kStagesK = 2;
+    static constexpr int kStagesV = 3;
     static constexpr int kSmemK = 0;
-    static constexpr int kSmemV = kSmemK + kStages * KvTile::kBytes;
-    static constexpr int kSmemTiles = 2 * kStages * KvTile::kBytes;
+    static constexpr int kSmemV = kSmemK + kStagesK * KvTile::kBytes;
+    static constexpr int kSmemTiles = (kStagesK + kStagesV) * KvTile::kBytes;
     /* Q that moves to registers as a whole does so before the first tiles are loaded over it. */
     static constexpr bool kQUnderTiles = Tile::kHeldQ == kHeadDim;
     static constexpr int kSmemQ = kQUnderTiles ? 0 : kSmemTiles;

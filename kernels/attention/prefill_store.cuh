@@ -1,0 +1,72 @@
+/*
+ * The last step of the prefill kernels: O divided by its sums, through shared memory to global memory, and the log-sum-exp.
+ *
+ * O passes through the bytes of Q, every warp through those of its own rows, to be stored in whole lines.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "../common/fragment.cuh"
+#include "../common/smem_tile.cuh"
+#include "../common/types.cuh"
+#include "../params.h"
+#include "block.cuh"
+#include "logits.cuh"
+#include "prefill_warp.cuh"
+#include "seqlen.cuh"
+
+namespace fflash {
+
+/* Copies this warp's rows of O from shared to global memory, 16 bytes per lane, whole lines per row. */
+template <class Traits>
+__device__ __forceinline__ void store_rows(const char *smem_o, const fflash_prefill_params &params,
+                                           const PrefillBlock &block, const Request &request) {
+    using T = typename Traits::Element;
+    using Tile = typename Traits::QTile;
+    constexpr int kRowsPerPass = kWarpSize / Tile::kChunks;
+    static_assert(kRowsPerPass * Tile::kChunks == kWarpSize, "a warp stores whole rows");
+    const int lane = threadIdx.x % kWarpSize;
+    const int chunk = lane % Tile::kChunks;
+    if (chunk * kChunkElements >= params.head_dim_v) return;
+    T *o = static_cast<T *>(params.o) + chunk * kChunkElements;
+#pragma unroll
+    for (int pass = 0; pass < Traits::kWarpRows / kRowsPerPass; ++pass) {
+        const int tile_row = PrefillWarp<Traits>::warp_row() + pass * kRowsPerPass + lane / Tile::kChunks;
+        const QueryRow row(params, block, block.row_first + tile_row);
+        if (row.query < request.seqlen_q)
+            *reinterpret_cast<uint4 *>(o + row_index(params.o_strides, request, row)) =
+                *reinterpret_cast<const uint4 *>(smem_o + Tile::offset(tile_row, chunk));
+    }
+}
+
+/* Normalises O, stores it and, if asked for, the log-sum-exp. The bytes at smem_o must be free. */
+template <class Traits>
+__device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *smem_o, const fflash_prefill_params &params) {
+    using T = typename Traits::Element;
+    using Tile = typename Traits::QTile;
+    /* Found anew: two divisions cost less than registers held across the loop. */
+    const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
+    const Request request(params.requests, block.request);
+    warp.softmax.finish();
+#pragma unroll
+    for (int m = 0; m < Traits::kMTiles; ++m)
+#pragma unroll
+        for (int half = 0; half < kLaneRows; ++half) {
+            const int tile_row = warp.warp_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x);
+            const QueryRow row(params, block, block.row_first + tile_row);
+            const RowEnd end(params.logits, row.head, warp.softmax.max[m][half], warp.softmax.sum[m][half]);
+#pragma unroll
+            for (int n = 0; n < Traits::kHeadDim / kMmaN; ++n) {
+                const float(&o)[4] = warp.acc_o[m][n];
+                const uint32_t pair = pack_f32<T>(o[half * 2] * end.factor, o[half * 2 + 1] * end.factor);
+                *reinterpret_cast<uint32_t *>(smem_o + Tile::offset(tile_row, n) + lane_col(threadIdx.x) * 2) = pair;
+            }
+            if (params.lse != nullptr && row.query < request.seqlen_q && threadIdx.x % kRowLanes == 0)
+                *lse_of(params, request, row) = end.lse;
+        }
+    __syncwarp();
+    store_rows<Traits>(smem_o, params, block, request);
+}
+
+}  // namespace fflash
