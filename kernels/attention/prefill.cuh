@@ -15,7 +15,8 @@
  * Steps over tiles that all rows see in full carry no mask; the others, and all under a softcap, take the general step.
  *
  * Preconditions (checked by the host): head_dim contiguous; pointers and strides multiples of 16 bytes; seqlens in
- * [0, kMaxSeqlen]; window bounds non-negative; num_qo_heads = group_size * num_kv_heads; grid below 2^31.
+ * [0, kMaxSeqlen]; window bounds non-negative; num_qo_heads = group_size * num_kv_heads; head_dim_v = head_dim, a multiple of 8
+ * up to kHeadDim; grid and rows of a head group below 2^30.
  *
  * A key that no row of a block sees is not read, nor is anything past seqlen_k. A key that some but not all rows of a block
  * see has weight 0 in the others: if its V is NaN or infinite, so become those rows (0 * NaN), here as in every
@@ -34,7 +35,6 @@
 #include "../params.h"
 #include "block.cuh"
 #include "kv_tiles.cuh"
-#include "logits.cuh"
 #include "mask.cuh"
 #include "prefill_loop.cuh"
 #include "prefill_store.cuh"

@@ -10,6 +10,7 @@
 #include "../common/fragment.cuh"
 #include "../common/smem_tile.cuh"
 #include "../common/types.cuh"
+#include "../params.h"
 #include "block.cuh"
 #include "logits.cuh"
 #include "prefill_warp.cuh"

@@ -13,10 +13,10 @@ use proptest::prelude::*;
 use run::case_passes;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: common::cases(60), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: common::cases(40), ..ProptestConfig::default() })]
 
     #[test]
-    fn prefill_is_as_exact_as_the_rule_demands(mode in mode(), case in case(8_000_000)) {
+    fn prefill_is_as_exact_as_the_rule_demands(mode in mode(), case in case(4_000_000)) {
         let _mode = enter(mode);
         case_passes(&case)?;
     }
@@ -24,5 +24,5 @@ proptest! {
 
 #[test]
 fn prefill_is_as_exact_in_every_mode() {
-    in_every_mode(case(1_000_000), case_passes);
+    in_every_mode(case(500_000), case_passes);
 }
