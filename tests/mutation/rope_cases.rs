@@ -194,6 +194,7 @@ fn options<T: Float>(device: &Device, norm: Option<QkNorm>, cache: Option<Cache>
         let unit = if dim == 22 { 1 } else { chunk };
         for (dim, offset, head_dim) in [
             (4, 2, 10),
+            (4, 2, 8),
             (4, 0, 8),
             (4, 4, 8),
             (2, 1, 6),
