@@ -76,8 +76,11 @@ pub struct Bars {
     pub bound: Option<f64>,
     /// The same in ptxas's own order with all resident blocks, at least.
     pub replay: Option<f64>,
-    /// Instructions for each 16 bytes of global memory, at most.
+    /// Instructions for each 16 bytes of global memory in the code that moves most, at most: for loops. Straight code
+    /// has the instructions of options that are not taken, too.
     pub instructions_per_16_bytes: Option<f64>,
+    /// Instructions of PTX executed for each 16 bytes that must move, at most. What ptxas makes of them is less.
+    pub executed_per_16_bytes: Option<f64>,
     /// Bytes of loads in flight on an SM, at least.
     pub load_bytes_in_flight: Option<u64>,
 }
@@ -141,6 +144,12 @@ impl Case<'_> {
             counters.instructions, counters.shared_wavefronts,
         );
         check.at_most("sectors over needed", traffic, Some(self.bars.traffic));
+        if self.needed.flops == 0 {
+            let executed = counters.instructions as f64 * 32.0 * 16.0 / self.needed.bytes as f64;
+            println!("  counted: {executed:.1} instructions of PTX for 16 bytes");
+            let bar = self.bars.executed_per_16_bytes;
+            check.at_most("instructions of PTX for 16 bytes", executed, bar);
+        }
         check.at_most("bank conflicts", conflicts as f64, Some(0.0));
         if self.needed.flops > 0 {
             let flops = counters.mma_flops as f64 / self.needed.flops as f64;

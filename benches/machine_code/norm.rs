@@ -9,21 +9,15 @@ use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
 const ROWS: usize = 64;
 const WIDTH: usize = 4096;
 
-/// Instructions for 16 bytes: those of one variant of a straight kernel (with `w` or `1 + w`) are what runs.
+/// The kernels are straight code with several variants of a row, of which one runs: what they execute is counted.
 const BARS: Bars = Bars {
     traffic: 1.01,
     flops: None,
     bound: None,
     replay: None,
-    instructions_per_16_bytes: Some(20.0),
-    load_bytes_in_flight: Some(32 * 1024),
-};
-
-/// For kernels of every option, in which most instructions are of options that are not taken.
-const TRAFFIC_ONLY: Bars = Bars {
     instructions_per_16_bytes: None,
-    load_bytes_in_flight: None,
-    ..BARS
+    executed_per_16_bytes: None,
+    load_bytes_in_flight: Some(32 * 1024),
 };
 
 /// What a form takes beside rows and a weight.
@@ -76,8 +70,8 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
         ..rms
     };
     for form in [gated, sandwich, layer] {
-        cases.push(case::<bf16, bf16>(device, form, TRAFFIC_ONLY)?);
-        cases.push(case::<f32, f32>(device, form, TRAFFIC_ONLY)?);
+        cases.push(case::<bf16, bf16>(device, form, BARS)?);
+        cases.push(case::<f32, f32>(device, form, BARS)?);
     }
     let quantised = |name, scale| Form {
         name,
@@ -88,10 +82,10 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
         ..add
     };
     let row = quantised("quantised add_rms_norm, by row", Scale::PerRow);
-    cases.push(case::<bf16, F8E4M3>(device, row, TRAFFIC_ONLY)?);
-    cases.push(case::<bf16, i8>(device, row, TRAFFIC_ONLY)?);
+    cases.push(case::<bf16, F8E4M3>(device, row, BARS)?);
+    cases.push(case::<bf16, i8>(device, row, BARS)?);
     let group = quantised("quantised add_rms_norm, by group", Scale::PerGroup(128));
-    cases.push(case::<bf16, F8E4M3>(device, group, TRAFFIC_ONLY)?);
+    cases.push(case::<bf16, F8E4M3>(device, group, BARS)?);
     cases.push(qk_norm(device)?);
     Ok(())
 }
@@ -167,7 +161,7 @@ fn qk_norm(device: &Device) -> Result<Case<'static>> {
             bytes: (2 * elements + elements / 16) * size_of::<bf16>(),
             flops: 0,
         },
-        bars: TRAFFIC_ONLY,
+        bars: BARS,
         launch: Box::new(move |device| {
             let weight = view(&weight, [head_dim])?;
             let args = QkNormArgs {

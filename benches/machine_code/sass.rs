@@ -6,14 +6,13 @@
 mod provision;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::case::Run;
+use crate::case::{Result, Run};
 
 const DISASSEMBLER: &[&str] = &[
     "nvidia-cuda-nvdisasm==13.5.37",
@@ -40,7 +39,8 @@ pub struct Code {
     pub instructions: u32,
     /// How many of each class there are.
     pub counts: BTreeMap<String, u32>,
-    pub global_accesses: u32,
+    /// That a thread moves to and from global memory.
+    pub global_bytes_per_thread: u32,
     /// Of its accesses to global memory, those of 128 bits.
     pub share_128bit: Option<f64>,
     #[serde(rename = "instructions_per_16B")]
@@ -66,9 +66,14 @@ impl Kernel {
 
     /// Where it moves most: one of its loops, or what is outside of them.
     pub fn streaming(&self) -> &Code {
-        let most = self.loops.iter().max_by_key(|code| code.global_accesses);
+        let most = self
+            .loops
+            .iter()
+            .max_by_key(|code| code.global_bytes_per_thread);
         match most {
-            Some(most) if most.global_accesses > self.straight.global_accesses => most,
+            Some(most) if most.global_bytes_per_thread > self.straight.global_bytes_per_thread => {
+                most
+            }
             _ => &self.straight,
         }
     }
@@ -97,16 +102,17 @@ impl Code {
     }
 }
 
-/// Where the disassembler is, and the fat binaries of this build.
+/// Where the disassembler is, and the machine code of this build.
 pub struct Toolkit {
     home: PathBuf,
-    binaries: Vec<PathBuf>,
+    /// One file for each unit and architecture.
+    cubins: Vec<PathBuf>,
 }
 
 impl Toolkit {
     /// Takes `CUDA_HOME` where that has the disassembler, else installs it below the target directory as the build
-    /// script installs the compiler.
-    pub fn install() -> Result<Self, Box<dyn Error>> {
+    /// script installs the compiler; takes the fat binaries of this build apart.
+    pub fn install() -> Result<Self> {
         let out = Path::new(env!("OUT_DIR"));
         let given = std::env::var_os("CUDA_HOME").map(PathBuf::from);
         let home = match given.filter(|home| home.join("bin").join("nvdisasm").is_file()) {
@@ -116,49 +122,72 @@ impl Toolkit {
                 site.join("nvidia").join("cu13")
             }
         };
-        let mut binaries = Vec::new();
-        for entry in fs::read_dir(out)? {
-            let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "fatbin")
-            {
-                binaries.push(path);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("machine_code");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        // What earlier builds left is not in the table of this one.
+        let table = fs::read_to_string(out.join("kernel_images.rs"))?;
+        let is_current = |binary: &PathBuf| {
+            let name = binary.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| table.contains(name))
+        };
+        for binary in files(out, "fatbin")?.into_iter().filter(is_current) {
+            let mut command = Command::new(home.join("bin").join("cuobjdump"));
+            command.args(["-xelf", "all"]).arg(&binary);
+            let output = command.current_dir(&folder).output()?;
+            if !output.status.success() {
+                let error = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("{}: {error}", binary.display()).into());
             }
         }
-        binaries.sort();
-        Ok(Self { home, binaries })
+        let cubins = files(&folder, "cubin")?;
+        Ok(Self { home, cubins })
     }
 
     /// The machine code of the kernel that ran, for each architecture.
-    pub fn examine(&self, run: &Run) -> Result<Vec<Kernel>, Box<dyn Error>> {
+    pub fn examine(&self, run: &Run) -> Result<Vec<Kernel>> {
         let script =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/machine_code/sasscheck.py");
-        for binary in &self.binaries {
-            // Names of entry points stand in a fat binary as they are.
-            let bytes = fs::read(binary)?;
-            let name = run.kernel.as_bytes();
-            if !bytes.windows(name.len()).any(|window| window == name) {
+        let section = format!(".text.{}\0", run.kernel).into_bytes();
+        let mut kernels = Vec::new();
+        for cubin in &self.cubins {
+            let bytes = fs::read(cubin)?;
+            if !bytes.windows(section.len()).any(|window| window == section) {
                 continue;
             }
             let output = Command::new("python3")
                 .arg(&script)
-                .arg(binary)
+                .arg(cubin)
                 .arg(format!("^{}$", run.kernel))
                 .arg(format!("--threads=.={}", run.threads))
                 .arg(format!("--smem=.={}", run.dynamic_shared))
                 .arg("--json")
                 .env("CUDA_HOME", &self.home)
                 .output()?;
-            if output.status.success() {
-                return Ok(serde_json::from_slice(&output.stdout)?);
+            if !output.status.success() {
+                let error = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("{}: {error}", cubin.display()).into());
             }
-            let error = String::from_utf8_lossy(&output.stderr);
-            // The name may be that of a longer one.
-            if !error.contains("no kernel matches") {
-                return Err(format!("{}: {error}", binary.display()).into());
-            }
+            kernels.extend(serde_json::from_slice::<Vec<Kernel>>(&output.stdout)?);
         }
-        Err(format!("no machine code of {} in this build", run.kernel).into())
+        if kernels.is_empty() {
+            return Err(format!("no machine code of {} in this build", run.kernel).into());
+        }
+        Ok(kernels)
     }
+}
+
+/// The files of a folder with this extension, in order.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }

@@ -55,7 +55,7 @@ struct PrefillTraits {
      * Sixteenths of P V between Q K^T and the copies of the next tile (prefill_loop.cuh). Tried out: what the compiler makes
      * of a step swings by several percent with the place of the copies.
      */
-    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 4 : kHeadDim_ == 128 ? 2 : 0;
+    static constexpr int kMiddleSixteenths = kHeadDim_ == 256 ? 12 : 6;
 
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;

@@ -54,6 +54,7 @@ fn no_mutant_of_the_sample_survives_unexplained() {
             names[number % names.len()].to_owned()
         })
         .into();
+    let mut survivors = Vec::new();
     recordings.retain(|recording| kernels.contains(&recording.kernel));
     for subject in Subject::all(recordings).expect("kernels that run") {
         kernels.retain(|kernel| kernel != subject.kernel());
@@ -65,12 +66,16 @@ fn no_mutant_of_the_sample_survives_unexplained() {
             .iter()
             .zip(judge_all(&subject, &sample, 2, |_, _| ()))
         {
-            assert!(
-                judgement.verdict.is_caught() || explanations.explain(mutant).is_some(),
-                "sample {number}: {:?}: {mutant}",
-                judgement.verdict
-            );
+            if !judgement.verdict.is_caught() && explanations.explain(mutant).is_none() {
+                let site = explanations.site(mutant);
+                survivors.push(format!("{:?}: {mutant}\n  {site}", judgement.verdict));
+            }
         }
     }
+    assert!(
+        survivors.is_empty(),
+        "sample {number}:\n{}",
+        survivors.join("\n")
+    );
     assert!(kernels.is_empty(), "{kernels:?} were not launched");
 }
