@@ -1,6 +1,6 @@
 //! Prefill at each head dimension, with and without a mask.
 
-use ferroflash::{Mask, Prefill, PrefillArgs};
+use ferroflash::{Mask, Prefill, PrefillArgs, PrefillOptions};
 use half::f16;
 
 use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
@@ -107,6 +107,7 @@ fn case(
                 v: view(&v, k_shape)?,
                 o: view_mut(&mut o, q_shape)?,
                 lse: None,
+                options: PrefillOptions::default(),
             };
             Ok(device.kernels.prefill(&device.stream, &op, args)?)
         }),
