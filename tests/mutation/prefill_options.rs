@@ -95,7 +95,7 @@ fn options_case<T: Float>(
     let options = || -> Result<PrefillOptions<'_>> {
         Ok(PrefillOptions {
             sinks: (turn != 1).then(|| sinks.view()).transpose()?,
-            alibi_slopes: (turn % 2 == 0).then(|| slopes.view()).transpose()?,
+            alibi_slopes: turn.is_multiple_of(2).then(|| slopes.view()).transpose()?,
             bias: match turn {
                 0 => Some(Bias::F16(biases.0.view()?)),
                 1 => Some(Bias::BF16(biases.1.view()?)),

@@ -1,16 +1,19 @@
 //! Prefill attention against the f64 reference, on drawn types, shapes, layouts and options.
 
+mod cache;
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;
+mod expect;
+mod inputs;
 mod properties;
 mod run;
 
 use case::case;
 use common::{enter, in_every_mode, mode};
+use expect::case_passes;
 use proptest::prelude::*;
-use run::case_passes;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: common::cases(40), ..ProptestConfig::default() })]

@@ -2,7 +2,8 @@
 
 use crate::case::{Case, Storage, case};
 use crate::common::{assert_same_bits, enter, gpu, mode};
-use crate::run::{Inputs, Output, run};
+use crate::inputs::Inputs;
+use crate::run::{Output, run};
 use ferroflash::{
     DType, Float, Layout, Mask, Prefill, PrefillArgs, PrefillOptions, TensorView, TensorViewMut,
 };
