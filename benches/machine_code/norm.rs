@@ -12,6 +12,7 @@ const WIDTH: usize = 4096;
 /// The kernels are straight code with several variants of a row, of which one runs: what they execute is counted.
 const BARS: Bars = Bars {
     traffic: 1.01,
+    conflicts: 0,
     flops: None,
     bound: None,
     replay: None,
@@ -107,10 +108,10 @@ fn case<T: Float, O: Element>(device: &Device, form: Form, bars: Bars) -> Result
     let extra = |given: bool| usize::from(given);
     let read = 1 + extra(form.gate) + extra(form.residual);
     let vectors = 1 + extra(form.bias) + extra(form.post);
-    // Every row reads the weights again, from L2. A scale for a row fills a sector.
+    // Every row reads the weights again, from L2. A scale fills a sector, or two groups' share one.
     let bytes = elements * (read + vectors + extra(form.residual)) * size_of::<T>()
         + elements * size_of::<O>()
-        + ROWS * if groups == 1 { 32 } else { groups * 4 };
+        + ROWS * 32 * groups.div_ceil(2);
     Ok(Case {
         name: format!("{} {} to {} width {WIDTH}", form.name, T::DTYPE, O::DTYPE),
         needed: Needed { bytes, flops: 0 },

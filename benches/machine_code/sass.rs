@@ -71,7 +71,7 @@ impl Kernel {
             .iter()
             .max_by_key(|code| code.global_bytes_per_thread);
         match most {
-            Some(most) if most.global_bytes_per_thread > self.straight.global_bytes_per_thread => {
+            Some(most) if most.global_bytes_per_thread >= self.straight.global_bytes_per_thread => {
                 most
             }
             _ => &self.straight,
