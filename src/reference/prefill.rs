@@ -22,7 +22,7 @@ pub struct AttentionOptions<'a> {
     pub alibi_slopes: Option<HostTensor<'a, f32, 2>>,
     /// Added to the logit of `[batch, head of q, query, key]`.
     pub bias: Option<&'a dyn Fn([usize; 4]) -> f64>,
-    /// `[batch]`, for [`Mask::PrefixLm`].
+    /// `[batch]`, for [`Mask::PrefixLm`](crate::Mask::PrefixLm).
     pub prefix_lens: &'a [usize],
     /// Whether of the keys that the mask lets a query see it sees `[batch, head of q, query, key]`.
     pub sees: Option<&'a dyn Fn([usize; 4]) -> bool>,
