@@ -87,13 +87,17 @@ fn passes<T: Float>(case: &Case) -> Result<(), TestCaseError> {
     let lse = |output: &Output<T>| output.lse.clone().unwrap_or_default();
     assert_same_bits(&lse(&got), &lse(&again))?;
 
-    let exact = expected::<Exact, T>(case, &inputs, T::from_f64);
-    // Operands of f32 are computed with in bf16.
-    let low = match T::DTYPE {
-        DType::F32 => {
-            expected::<Rounded<bf16>, T>(case, &inputs, |x| T::from_f64(bf16::from_f64(x).to_f64()))
-        }
-        _ => expected::<Rounded<T>, T>(case, &inputs, T::from_f64),
+    // The reference is that of the rounded inputs: operands of f32 are rounded to bf16 as they are loaded.
+    let rounded = |x| T::from_f64(bf16::from_f64(x).to_f64());
+    let [exact, low] = match T::DTYPE {
+        DType::F32 => [
+            expected::<Exact, T>(case, &inputs, rounded),
+            expected::<Rounded<bf16>, T>(case, &inputs, rounded),
+        ],
+        _ => [
+            expected::<Exact, T>(case, &inputs, T::from_f64),
+            expected::<Rounded<T>, T>(case, &inputs, T::from_f64),
+        ],
     };
     let values: Vec<f64> = got.o.iter().map(|x| x.to_f64()).collect();
     reference::check(&values, &exact[0], &low[0]).map_err(|e| fail(format!("o: {e}")))?;
