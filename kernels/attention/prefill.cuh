@@ -8,7 +8,8 @@
  * Shared memory (traits.cuh), bytes:       K      V      Q   total
  *   head_dim  64: tiles of 64 keys      16384  24576  16384   57344
  *   head_dim 128: tiles of 32 keys      16384  24576  32768   73728
- *   head_dim 256: tiles of 32 keys      32768  49152  (both)  81920   Q passes through to registers first
+ *   head_dim 256: tiles of 32 keys      32768  49152  (both)  98816   Q passes through to registers first;
+ *                                                                   with weights (16384) and factors (512) of teams
  * O leaves through shared memory too, to be stored in whole lines: through Q's bytes.
  *
  * The loop over tiles, and who waits for what in it, is in prefill_loop.cuh; before it, all wait for Q where it is held.
@@ -38,6 +39,7 @@
 #include "mask.cuh"
 #include "prefill_loop.cuh"
 #include "prefill_store.cuh"
+#include "prefill_team.cuh"
 #include "prefill_warp.cuh"
 #include "row_copy.cuh"
 #include "seqlen.cuh"
@@ -59,7 +61,7 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
                                                      QueryRow(params, block, row_end - 1).query);
     if (transforms_logits(params.logits)) tiles.plain_end = tiles.plain_first;
 
-    PrefillWarp<Traits> warp(smem_base + Traits::kSmemQ);
+    PrefillWarp<Traits> warp(smem);
     if (tiles.first < tiles.end) {
         KvPipeline<Traits> kv(smem_base, params, request, block.kv_head, tiles);
         load_q<typename Traits::QTile, typename Traits::Element, Traits::kThreads>(smem_base + Traits::kSmemQ, params, request, block, row_end);
@@ -70,7 +72,11 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
             warp.hold_q();
             if constexpr (Traits::kQUnderTiles) __syncthreads();
         }
-        run_tiles(warp, kv, tiles, params, bounds, block.row_first);
+        if constexpr (Traits::kTeam > 1) {
+            run_tiles_in_teams(warp, kv, tiles, params, bounds, block.row_first);
+        } else {
+            run_tiles(warp, kv, tiles, params, bounds, block.row_first);
+        }
         /* Where O goes over the tiles, the copy of zeros past the last must land and every warp be done first. */
         if constexpr (Traits::kQUnderTiles) kv.wait();
     }

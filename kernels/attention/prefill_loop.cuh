@@ -67,6 +67,12 @@ public:
         __syncthreads();
     }
 
+    /* The same; whether `flag` was set by any thread. */
+    __device__ __forceinline__ bool wait_any(bool flag) {
+        ptx::cp_async_wait<0>();
+        return __syncthreads_or(flag);
+    }
+
 private:
     /* The first key of the request. */
     __device__ __forceinline__ static const T *head(const void *tensor, const fflash_strides4 &strides,
@@ -91,14 +97,14 @@ __device__ __forceinline__ bool plain_step(PrefillWarp<Traits> &warp, KvPipeline
     constexpr int kReads = PrefillWarp<Traits>::kPVReads;
     constexpr int kBarrier = kReads / 4;
     constexpr int kCopies = kBarrier + kReads * Traits::kMiddleSixteenths / 16;
-    warp.multiply_pv(kv.sV(tile - 1), 0, kBarrier);
+    warp.multiply_pv(kv.sV(tile - 1), tile - 1, 0, kBarrier);
     kv.wait();
     warp.multiply_qk(acc_s, kv.sK(tile));
-    warp.multiply_pv(kv.sV(tile - 1), kBarrier, kCopies);
+    warp.multiply_pv(kv.sV(tile - 1), tile - 1, kBarrier, kCopies);
     kv.load(tile + 1);
-    warp.multiply_pv(kv.sV(tile - 1), kCopies, kReads);
-    warp.weigh(acc_s, exponent_scale);
-    if (!warp.softmax.in_range()) return false;
+    warp.multiply_pv(kv.sV(tile - 1), tile - 1, kCopies, kReads);
+    warp.weigh(acc_s, exponent_scale, tile);
+    if (!__all_sync(kFullWarp, warp.softmax.in_range())) return false;
     warp.softmax.accept();
     return true;
 }
@@ -111,16 +117,16 @@ __device__ __forceinline__ void general_step(PrefillWarp<Traits> &warp, KvPipeli
     const float exponent_scale = exponent_scale_of(params.logits);
     typename PrefillWarp<Traits>::Logits acc_s;
     if (!redo) {
-        if (tile > tiles.first) warp.multiply_pv(kv.sV(tile - 1));
+        if (tile > tiles.first) warp.multiply_pv(kv.sV(tile - 1), tile - 1);
         kv.wait();
         kv.load(tile + 1);
     }
     warp.multiply_qk(acc_s, kv.sK(tile));
     if (!redo) warp.shape_logits(acc_s, params, bounds, row_first, tile * Traits::kBlockN);
-    warp.weigh(acc_s, exponent_scale);
-    if (!warp.softmax.in_range()) {
+    warp.weigh(acc_s, exponent_scale, tile);
+    if (!__all_sync(kFullWarp, warp.softmax.in_range())) {
         warp.adapt(acc_s, exponent_scale);
-        warp.template weigh<true>(acc_s, exponent_scale);
+        warp.template weigh<true>(acc_s, exponent_scale, tile);
     }
     warp.softmax.accept();
 }
@@ -142,7 +148,7 @@ __device__ __forceinline__ void run_tiles(PrefillWarp<Traits> &warp, KvPipeline<
         }
         if (tile < tiles.end) general_step(warp, kv, tile++, redo, tiles, params, bounds, row_first);
     }
-    warp.multiply_pv(kv.sV(tiles.end - 1));
+    warp.multiply_pv(kv.sV(tiles.end - 1), tiles.end - 1);
 }
 
 }  // namespace fflash

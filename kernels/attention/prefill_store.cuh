@@ -49,6 +49,7 @@ __device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *sm
     const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
     const Request request(params.requests, block.request);
     warp.softmax.finish();
+    float factors[Traits::kMTiles][kLaneRows];
 #pragma unroll
     for (int m = 0; m < Traits::kMTiles; ++m)
 #pragma unroll
@@ -56,16 +57,31 @@ __device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *sm
             const int tile_row = warp.warp_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x);
             const QueryRow row(params, block, block.row_first + tile_row);
             const RowEnd end(params.logits, row.head, warp.softmax.max[m][half], warp.softmax.sum[m][half]);
-#pragma unroll
-            for (int n = 0; n < Traits::kHeadDim / kMmaN; ++n) {
-                const float(&o)[4] = warp.acc_o[m][n];
-                const uint32_t pair = pack_f32<T>(o[half * 2] * end.factor, o[half * 2 + 1] * end.factor);
-                *reinterpret_cast<uint32_t *>(smem_o + Tile::offset(tile_row, n) + lane_col(threadIdx.x) * 2) = pair;
-            }
+            factors[m][half] = end.factor;
             if (params.lse != nullptr && row.query < request.seqlen_q && threadIdx.x % kRowLanes == 0)
                 *lse_of(params, request, row) = end.lse;
         }
-    __syncwarp();
+    float team_factors[Traits::kOMTiles][kLaneRows];
+    warp.share_with_team(factors, team_factors);
+#pragma unroll
+    for (int m = 0; m < Traits::kOMTiles; ++m)
+#pragma unroll
+        for (int half = 0; half < kLaneRows; ++half)
+#pragma unroll
+            for (int n = 0; n < Traits::kOColumns / kMmaN; ++n) {
+                const int tile_row = warp.team_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x);
+                const int chunk = (warp.o_column() + n * kMmaN) / kChunkElements;
+                const float(&o)[4] = warp.acc_o[m][n];
+                const float factor = team_factors[m][half];
+                *reinterpret_cast<uint32_t *>(smem_o + Tile::offset(tile_row, chunk) + lane_col(threadIdx.x) * 2) =
+                    pack_f32<T>(o[half * 2] * factor, o[half * 2 + 1] * factor);
+            }
+    /* The rows that a warp stores come from it and its team. */
+    if constexpr (Traits::kTeam > 1) {
+        __syncthreads();
+    } else {
+        __syncwarp();
+    }
     store_rows<Traits>(smem_o, params, block, request);
 }
 

@@ -24,7 +24,9 @@ class PrefillWarp {
     static constexpr int kHeadDim = Traits::kHeadDim;
     static constexpr int kMTiles = Traits::kMTiles;
     static constexpr int kNTiles = Traits::kBlockN / kMmaN;
-    static constexpr int kOTiles = kHeadDim / kMmaN;
+    static constexpr int kTeam = Traits::kTeam;
+    static constexpr int kOMTiles = Traits::kOMTiles;
+    static constexpr int kOTiles = Traits::kOColumns / kMmaN;
     static constexpr int kQKSteps = kHeadDim / kMmaK;
     static constexpr int kPVSteps = Traits::kBlockN / kMmaK;
 
@@ -32,13 +34,13 @@ public:
     /* S of one tile. */
     using Logits = float[kMTiles][kNTiles][4];
 
-    __device__ __forceinline__ PrefillWarp(uint32_t sQ)
-        : sQ_(sQ + warp_row() * Traits::QTile::kRowBytes),
+    __device__ __forceinline__ PrefillWarp(char *smem)
+        : smem_(smem),
           q_reader_(SquareReader<typename Traits::QTile>::rows_first()),
           k_reader_(SquareReader<typename Traits::KvTile>::columns_first()),
           v_reader_(SquareReader<typename Traits::KvTile>::rows_first()) {
 #pragma unroll
-        for (int m = 0; m < kMTiles; ++m)
+        for (int m = 0; m < kOMTiles; ++m)
 #pragma unroll
             for (int n = 0; n < kOTiles; ++n)
 #pragma unroll
@@ -49,6 +51,12 @@ public:
     __device__ __forceinline__ static int warp_row(uint32_t thread = threadIdx.x) {
         return thread / kWarpSize * Traits::kWarpRows;
     }
+
+    /* The first of its team's. */
+    __device__ __forceinline__ static int team_row() { return threadIdx.x / (kWarpSize * kTeam) * kTeam * Traits::kWarpRows; }
+
+    /* The first of its columns of O. */
+    __device__ __forceinline__ static int o_column() { return threadIdx.x / kWarpSize % kTeam * Traits::kOColumns; }
 
     /* Moves the part of Q that stays in registers there. */
     __device__ __forceinline__ void hold_q() {
@@ -90,59 +98,102 @@ public:
         mask_logits(acc_s, bounds, params.pack, row_first + warp_row(thread) + lane_row(thread), key + lane_col(thread));
     }
 
-    /* P of S, rounded to the element type. The P before must have been multiplied. */
+    /* P of S, rounded to the element type. The P before, in a team that of two tiles before, must have been multiplied. */
     template <bool kAfterAdapt = false>
-    __device__ __forceinline__ void weigh(const Logits &acc_s, float exponent_scale) {
+    __device__ __forceinline__ void weigh(const Logits &acc_s, float exponent_scale, int tile) {
 #pragma unroll
         for (int k = 0; k < kPVSteps; ++k)
 #pragma unroll
-            for (int m = 0; m < kMTiles; ++m)
-                softmax.template weigh<T, kAfterAdapt>(tOrP_[m][k], m, acc_s[m][2 * k], acc_s[m][2 * k + 1],
-                                                       exponent_scale, k == 0);
+            for (int m = 0; m < kMTiles; ++m) {
+                uint32_t(&rP)[4] = tOrP_[m][k];
+                softmax.template weigh<T, kAfterAdapt>(rP, m, acc_s[m][2 * k], acc_s[m][2 * k + 1], exponent_scale, k == 0);
+                if constexpr (kTeam > 1) *shared_weights(tile, warp_row(), m, k) = make_uint4(rP[0], rP[1], rP[2], rP[3]);
+            }
     }
 
     /* Moves the maxima to S where weights were out of range, and O with them. O must hold all tiles before S. */
     __device__ __forceinline__ void adapt(const Logits &acc_s, float exponent_scale) {
-        float rescale[kMTiles][kLaneRows];
-        softmax.adapt(acc_s, exponent_scale, rescale);
+        float factors[kMTiles][kLaneRows];
+        softmax.adapt(acc_s, exponent_scale, factors);
+        float team_factors[kOMTiles][kLaneRows];
+        share_with_team(factors, team_factors);
 #pragma unroll
-        for (int m = 0; m < kMTiles; ++m)
+        for (int m = 0; m < kOMTiles; ++m)
 #pragma unroll
             for (int n = 0; n < kOTiles; ++n)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) acc_o[m][n][i] *= rescale[m][i / 2];
+                for (int i = 0; i < 4; ++i) acc_o[m][n][i] *= team_factors[m][i / 2];
+    }
+
+    /* From a number for each of a warp's own rows, one for each of its team's. In a team with a barrier of the CTA. */
+    __device__ __forceinline__ void share_with_team(const float (&own)[kMTiles][kLaneRows], float (&team)[kOMTiles][kLaneRows]) {
+        float *shared = reinterpret_cast<float *>(smem_ + Traits::kSmemFactors) + lane_row(threadIdx.x);
+        if constexpr (kTeam > 1) {
+#pragma unroll
+            for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+                for (int half = 0; half < kLaneRows; ++half)
+                    if (threadIdx.x % kRowLanes == 0) shared[warp_row() + m * kMmaM + half * 8] = own[m][half];
+            __syncthreads();
+        }
+#pragma unroll
+        for (int m = 0; m < kOMTiles; ++m)
+#pragma unroll
+            for (int half = 0; half < kLaneRows; ++half)
+                team[m][half] = kTeam > 1 ? shared[team_row() + m * kMmaM + half * 8] : own[m][half];
     }
 
     /* Reads of V, 16 keys by 16 columns each, of a whole tile. */
     static constexpr int kPVReads = kPVSteps * kOTiles / 2;
 
-    /* O += P V of the tile at shared address sV, or the part of it that reads [first, end) of kPVReads. */
-    __device__ __forceinline__ void multiply_pv(uint32_t sV, int first = 0, int end = kPVReads) {
+    /* O += P V of a tile, V at shared address sV, or the part of it that reads [first, end) of kPVReads. */
+    __device__ __forceinline__ void multiply_pv(uint32_t sV, int tile, int first = 0, int end = kPVReads) {
+        uint32_t rTeamP[kOMTiles][4];
 #pragma unroll
         for (int read = 0; read < kPVReads; ++read) {
             if (read < first || read >= end) continue;
             const int k = read / (kOTiles / 2);
             const int n = read % (kOTiles / 2) * 2;
-            uint32_t rV[4];
-            ptx::ldmatrix_x4_trans(rV, v_reader_.address(sV, k * kMmaK, n * kMmaN));
+            if (kTeam > 1 && (n == 0 || read == first)) {
 #pragma unroll
-            for (int m = 0; m < kMTiles; ++m) {
-                mma<T>(acc_o[m][n], tOrP_[m][k], rV[0], rV[1]);
-                mma<T>(acc_o[m][n + 1], tOrP_[m][k], rV[2], rV[3]);
+                for (int m = 0; m < kOMTiles; ++m) read_weights(rTeamP[m], tile, m, k);
+            }
+            uint32_t rV[4];
+            ptx::ldmatrix_x4_trans(rV, v_reader_.address(sV + o_column() * 2, k * kMmaK, n * kMmaN));
+#pragma unroll
+            for (int m = 0; m < kOMTiles; ++m) {
+                const uint32_t(&rP)[4] = kTeam > 1 ? rTeamP[m] : tOrP_[m % kMTiles][k];
+                mma<T>(acc_o[m][n], rP, rV[0], rV[1]);
+                mma<T>(acc_o[m][n + 1], rP, rV[2], rV[3]);
             }
         }
     }
 
     OnlineSoftmax<kMTiles> softmax;
-    float acc_o[kMTiles][kOTiles][4];
+    float acc_o[kOMTiles][kOTiles][4];
 
 private:
     __device__ __forceinline__ void read_q(uint32_t (&rQ)[kMTiles][4], int k) {
+        const uint32_t sQ = __cvta_generic_to_shared(smem_ + Traits::kSmemQ) + warp_row() * Traits::QTile::kRowBytes;
 #pragma unroll
-        for (int m = 0; m < kMTiles; ++m) ptx::ldmatrix_x4(rQ[m], q_reader_.address(sQ_, m * kMmaM, k * kMmaK));
+        for (int m = 0; m < kMTiles; ++m) ptx::ldmatrix_x4(rQ[m], q_reader_.address(sQ, m * kMmaM, k * kMmaK));
     }
 
-    uint32_t sQ_;
+    /* Where a lane's operand of the weights of 16 rows and 16 keys lies: rows from `row` + 16 m, keys from 16 k. */
+    __device__ __forceinline__ uint4 *shared_weights(int tile, int row, int m, int k) const {
+        char *weights = smem_ + Traits::kSmemWeights + tile % 2u * Traits::kWeightBytes;
+        return reinterpret_cast<uint4 *>(weights) + ((row / kMmaM + m) * kPVSteps + k) * kWarpSize + threadIdx.x % kWarpSize;
+    }
+
+    __device__ __forceinline__ void read_weights(uint32_t (&rP)[4], int tile, int m, int k) const {
+        const uint4 p = *shared_weights(tile, team_row(), m, k);
+        rP[0] = p.x;
+        rP[1] = p.y;
+        rP[2] = p.z;
+        rP[3] = p.w;
+    }
+
+    char *smem_;
     SquareReader<typename Traits::QTile> q_reader_;
     SquareReader<typename Traits::KvTile> k_reader_;
     SquareReader<typename Traits::KvTile> v_reader_;

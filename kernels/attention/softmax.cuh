@@ -41,6 +41,7 @@ struct OnlineSoftmax {
             for (int half = 0; half < kLaneRows; ++half) {
                 max[m][half] = -INFINITY;
                 sum[m][half] = 0.0f;
+                tile_sum[m][half] = 0.0f;
             }
     }
 
@@ -66,22 +67,25 @@ struct OnlineSoftmax {
         pack_operand_a<T>(rP, p[0], p[1]);
     }
 
-    /* Whether the weights of the tile are in range in every row of the warp; NaN is not. May be false when they just are. */
+    /* Whether this lane's weights of the tile are in range; NaN is not. May be false when they just are. */
     __device__ __forceinline__ bool in_range() const {
         float all = 0.0f;
 #pragma unroll
         for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
             for (int half = 0; half < kLaneRows; ++half) all += tile_sum[m][half];
-        return __all_sync(kFullWarp, all <= kMaxTileSum);
+        return all <= kMaxTileSum;
     }
 
-    /* Counts the weights of the tile. */
+    /* Counts the weights of the tile, once. */
     __device__ __forceinline__ void accept() {
 #pragma unroll
         for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
-            for (int half = 0; half < kLaneRows; ++half) sum[m][half] += tile_sum[m][half];
+            for (int half = 0; half < kLaneRows; ++half) {
+                sum[m][half] += tile_sum[m][half];
+                tile_sum[m][half] = 0.0f;
+            }
     }
 
     /*
