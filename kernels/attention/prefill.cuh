@@ -8,8 +8,8 @@
  * Shared memory (traits.cuh), bytes:       K      V      Q   total
  *   head_dim  64: tiles of 64 keys      16384  24576  16384   57344
  *   head_dim 128: tiles of 32 keys      16384  24576  32768   73728
- *   head_dim 256: tiles of 32 keys      32768  49152  (both)  98816   Q passes through to registers first;
- *                                                                   with weights (16384) and factors (512) of teams
+ *   head_dim 256: tiles of 32 keys      32768  32768  (both)  82432   Q passes through to registers first; 16384 for
+ *                                                                     weights and 512 for factors of teams
  * O leaves through shared memory too, to be stored in whole lines: through Q's bytes.
  *
  * The loop over tiles, and who waits for what in it, is in prefill_loop.cuh; before it, all wait for Q where it is held.
@@ -73,7 +73,7 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
             if constexpr (Traits::kQUnderTiles) __syncthreads();
         }
         if constexpr (Traits::kTeam > 1) {
-            run_tiles_in_teams(warp, kv, tiles, params, bounds, block.row_first);
+            run_tiles_in_teams(warp, kv, tiles, params);
         } else {
             run_tiles(warp, kv, tiles, params, bounds, block.row_first);
         }

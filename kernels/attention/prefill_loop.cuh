@@ -55,11 +55,12 @@ public:
 
     /* Starts the copies of a tile, as one group. Tiles come in order; past the last only zeros are written. */
     __device__ __forceinline__ void load(int tile) {
-        const int key = tile * Tile::kRows;
-        k_.load_next(sK(tile), key_first_ - key, key_end_ - key);
-        v_.load_next(sV(tile), key_first_ - key, key_end_ - key);
+        load_k(tile);
+        load_v(tile);
         ptx::cp_async_commit();
     }
+    __device__ __forceinline__ void load_k(int tile) { load(k_, sK(tile), tile); }
+    __device__ __forceinline__ void load_v(int tile) { load(v_, sV(tile), tile); }
 
     /* Waits for the tile loaded last, and for all warps to be through with the step before. */
     __device__ __forceinline__ void wait() {
@@ -74,6 +75,11 @@ public:
     }
 
 private:
+    __device__ __forceinline__ void load(Loader &loader, uint32_t target, int tile) {
+        const int key = tile * Tile::kRows;
+        loader.load_next(target, key_first_ - key, key_end_ - key);
+    }
+
     /* The first key of the request. */
     __device__ __forceinline__ static const T *head(const void *tensor, const fflash_strides4 &strides,
                                                     const Request &request, int kv_head) {
@@ -81,7 +87,7 @@ private:
                kv_head * strides.heads;
     }
 
-    static_assert(Traits::kStagesK >= 2 && Traits::kStagesV >= 3, "step t reads K(t), V(t - 1), V(t) and loads t + 1");
+    static_assert(Traits::kStagesK >= 2 && Traits::kStagesV >= 2, "step t reads K(t), V(t - 1), V(t) and loads t + 1");
     uint32_t smem_;
     int key_first_;
     int key_end_;

@@ -34,7 +34,9 @@ __device__ __forceinline__ bool plain_team_step(PrefillWarp<Traits> &warp, KvPip
     warp.softmax.accept();
     warp.multiply_qk(acc_s, kv.sK(tile));
     warp.multiply_pv(kv.sV(tile - 1), tile - 1, 0, kCopies);
-    kv.load(tile + 1);
+    kv.load_v(tile);
+    kv.load_k(tile + 1);
+    ptx::cp_async_commit();
     warp.multiply_pv(kv.sV(tile - 1), tile - 1, kCopies, kReads);
     warp.weigh(acc_s, exponent_scale, tile);
     return true;
@@ -66,10 +68,11 @@ __device__ __forceinline__ void enter_step(PrefillWarp<Traits> &warp, KvPipeline
 /* All steps of a CTA. `tiles` is not empty. */
 template <class Traits>
 __device__ __forceinline__ void run_tiles_in_teams(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, const TileRange &tiles,
-                                                   const fflash_prefill_params &params, const KeyBounds &bounds, int row_first) {
+                                                   const fflash_prefill_params &params) {
     const float exponent_scale = exponent_scale_of(params.logits);
     const int plain_first = max(tiles.plain_first, tiles.first + 1);
-    kv.load(tiles.first);
+    kv.load_k(tiles.first);
+    ptx::cp_async_commit();
     int tile = tiles.first;
     while (tile < tiles.end) {
         bool failed = false;
@@ -81,10 +84,15 @@ __device__ __forceinline__ void run_tiles_in_teams(PrefillWarp<Traits> &warp, Kv
         if (tile == tiles.end) break;
         enter_step(warp, kv, tile, failed, exponent_scale);
         if (tile > tiles.first) warp.multiply_pv(kv.sV(tile - 1), tile - 1);
-        kv.load(tile + 1);
+        kv.load_v(tile);
+        kv.load_k(tile + 1);
+        ptx::cp_async_commit();
         typename PrefillWarp<Traits>::Logits acc_s;
         warp.multiply_qk(acc_s, kv.sK(tile));
-        warp.shape_logits(acc_s, params, bounds, row_first, tile * Traits::kBlockN);
+        /* Found anew, so that nothing of the mask takes a register of the plain steps. */
+        const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params);
+        const KeyBounds bounds(params.mask, Request(params.requests, block.request));
+        warp.shape_logits(acc_s, params, bounds, block.row_first, tile * Traits::kBlockN);
         warp.weigh(acc_s, exponent_scale, tile);
         if (__syncthreads_or(!warp.softmax.in_range())) settle(warp, acc_s, tile, exponent_scale);
         ++tile;

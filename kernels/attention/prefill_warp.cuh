@@ -148,21 +148,20 @@ public:
 
     /* O += P V of a tile, V at shared address sV, or the part of it that reads [first, end) of kPVReads. */
     __device__ __forceinline__ void multiply_pv(uint32_t sV, int tile, int first = 0, int end = kPVReads) {
-        uint32_t rTeamP[kOMTiles][4];
 #pragma unroll
         for (int read = 0; read < kPVReads; ++read) {
             if (read < first || read >= end) continue;
             const int k = read / (kOTiles / 2);
             const int n = read % (kOTiles / 2) * 2;
-            if (kTeam > 1 && (n == 0 || read == first)) {
+            if (kTeam > 1 && n == 0) {
 #pragma unroll
-                for (int m = 0; m < kOMTiles; ++m) read_weights(rTeamP[m], tile, m, k);
+                for (int m = 0; m < kOMTiles; ++m) read_weights(tSrTeamP_[m], tile, m, k);
             }
             uint32_t rV[4];
             ptx::ldmatrix_x4_trans(rV, v_reader_.address(sV + o_column() * 2, k * kMmaK, n * kMmaN));
 #pragma unroll
             for (int m = 0; m < kOMTiles; ++m) {
-                const uint32_t(&rP)[4] = kTeam > 1 ? rTeamP[m] : tOrP_[m % kMTiles][k];
+                const uint32_t(&rP)[4] = kTeam > 1 ? tSrTeamP_[m] : tOrP_[m % kMTiles][k];
                 mma<T>(acc_o[m][n], rP, rV[0], rV[1]);
                 mma<T>(acc_o[m][n + 1], rP, rV[2], rV[3]);
             }
@@ -199,6 +198,7 @@ private:
     SquareReader<typename Traits::KvTile> v_reader_;
     uint32_t tSrQ_[Traits::kHeldQSteps + 1][kMTiles][4]; /* the last is read anew for every step not held */
     uint32_t tOrP_[kMTiles][kPVSteps][4];
+    uint32_t tSrTeamP_[kOMTiles][4]; /* of a team: P of all its rows, read anew for every 16 keys */
 };
 
 }  // namespace fflash

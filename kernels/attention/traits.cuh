@@ -62,14 +62,14 @@ struct PrefillTraits {
      * Sixteenths of P V between Q K^T and the copies of the next tile (prefill_loop.cuh). Tried out: what the compiler makes
      * of a step swings by several percent with the place of the copies.
      */
-    static constexpr int kMiddleSixteenths = kHeadDim_ == 256 ? 12 : 6;
+    static constexpr int kMiddleSixteenths = kHeadDim_ == 256 ? 4 : 6;
 
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;
 
     /* While a tile is multiplied the next is on its way, and one barrier per tile suffices; V stays for a step longer. */
     static constexpr int kStagesK = 2;
-    static constexpr int kStagesV = 3;
+    static constexpr int kStagesV = kTeam == 1 ? 3 : 2;
     static constexpr int kSmemK = 0;
     static constexpr int kSmemV = kSmemK + kStagesK * KvTile::kBytes;
     static constexpr int kSmemTiles = (kStagesK + kStagesV) * KvTile::kBytes;

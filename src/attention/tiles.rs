@@ -3,8 +3,8 @@
 /// Buffers that tiles of k rotate through.
 const STAGES_K: u32 = 2;
 
-/// Buffers that tiles of v rotate through.
-const STAGES_V: u32 = 3;
+/// Buffers that tiles of v rotate through, where warps work alone and where they work in teams.
+const STAGES_V: [u32; 2] = [3, 2];
 
 /// Bytes of an element of q, k and v.
 const ELEMENT_BYTES: u32 = 2;
@@ -20,6 +20,8 @@ pub(crate) struct Tile {
     pub(crate) warps: u32,
     /// Leading columns of q that are kept in registers; if all are, q leaves its shared memory to k and v.
     pub(crate) held_q: u32,
+    /// Warps that share their rows of o.
+    pub(crate) team: u32,
 }
 
 /// The tile of the kernel for wide heads.
@@ -55,26 +57,36 @@ pub(crate) const fn general_shared_bytes(head_dim: usize) -> u32 {
 
 /// One row for each head dimension, in the order of the macro in traits.cuh.
 const TILES: [Tile; 3] = [
-    Tile::new(64, 128, 64, 4, 0),
-    Tile::new(128, 128, 32, 4, 0),
-    Tile::new(256, 128, 32, 8, 256),
+    Tile::new([64, 128, 64, 4, 0, 1]),
+    Tile::new([128, 128, 32, 4, 0, 1]),
+    Tile::new([256, 128, 32, 8, 256, 2]),
 ];
 
 impl Tile {
-    const fn new(head_dim: u32, block_m: u32, block_n: u32, warps: u32, held_q: u32) -> Self {
+    /// In the order of the macro.
+    const fn new([head_dim, block_m, block_n, warps, held_q, team]: [u32; 6]) -> Self {
         Self {
             head_dim,
             block_m,
             block_n,
             warps,
             held_q,
+            team,
         }
     }
 
-    /// Dynamic shared memory of one block: the rotating tiles of k and of v, and q.
+    /// Dynamic shared memory of one block: the rotating tiles of k and of v, what a team shares (the weights of two
+    /// tiles and a factor for each row), and q.
     pub(crate) const fn shared_bytes(&self) -> u32 {
         let row_bytes = self.head_dim * ELEMENT_BYTES;
-        let tiles = (STAGES_K + STAGES_V) * self.block_n * row_bytes;
+        let (stages_v, shared_by_teams) = match self.team {
+            1 => (STAGES_V[0], 0),
+            _ => {
+                let weights = self.block_m * self.block_n * ELEMENT_BYTES;
+                (STAGES_V[1], 2 * weights + self.block_m * 4)
+            }
+        };
+        let tiles = (STAGES_K + stages_v) * self.block_n * row_bytes + shared_by_teams;
         let q = self.block_m * row_bytes;
         if self.held_q < self.head_dim {
             tiles + q
@@ -100,17 +112,14 @@ mod tests {
 
     const TRAITS: &str = include_str!("../../kernels/attention/traits.cuh");
 
-    /// A row of the table in traits.cuh: `FFLASH_PREFILL_TILE(64, 128, 64, 4, 0);`.
+    /// A row of the table in traits.cuh: `FFLASH_PREFILL_TILE(64, 128, 64, 4, 0, 1);`.
     fn row(line: &str) -> Option<Tile> {
         let fields = line
             .strip_prefix("FFLASH_PREFILL_TILE(")?
             .strip_suffix(");")?;
         let fields = fields.split(", ").map(|field| field.parse().ok());
         let fields: Option<Vec<u32>> = fields.collect();
-        let &[head_dim, block_m, block_n, warps, held_q] = fields?.as_slice() else {
-            return None;
-        };
-        Some(Tile::new(head_dim, block_m, block_n, warps, held_q))
+        Some(Tile::new(fields?.try_into().ok()?))
     }
 
     #[test]
@@ -118,7 +127,8 @@ mod tests {
         let kernels: Vec<Tile> = TRAITS.lines().filter_map(row).collect();
         assert_eq!(kernels, TILES);
         assert!(TRAITS.contains(&format!("kStagesK = {STAGES_K};")));
-        assert!(TRAITS.contains(&format!("kStagesV = {STAGES_V};")));
+        let [alone, team] = STAGES_V;
+        assert!(TRAITS.contains(&format!("kStagesV = kTeam == 1 ? {alone} : {team};")));
     }
 
     #[test]
@@ -164,7 +174,7 @@ mod tests {
     #[test]
     fn shared_memory_is_what_the_kernels_lay_out() {
         let bytes = TILES.map(|tile| tile.shared_bytes());
-        assert_eq!(bytes, [57344, 73728, 81920]);
+        assert_eq!(bytes, [57344, 73728, 82432]);
         // The least that any architecture from sm_80 on lets a block have.
         assert!(bytes.iter().all(|&bytes| bytes <= 99 * 1024));
     }
