@@ -5,11 +5,11 @@
  * CTA     block_m rows of one group of heads; loops over the key tiles that some row of it sees.
  * Warp    block_m / warps rows, all keys, all of head_dim: a row's softmax never leaves its warp.
  *
- * Shared memory (traits.cuh), bytes:       K      V      Q   total
- *   head_dim  64: tiles of 64 keys      16384  24576  16384   57344
- *   head_dim 128: tiles of 32 keys      16384  24576  32768   73728
- *   head_dim 256: tiles of 32 keys      32768  32768  (both)  82432   Q passes through to registers first; 16384 for
- *                                                                     weights and 512 for factors of teams
+ * Shared memory (traits.cuh), bytes:       K      V      Q  teams   total
+ *   head_dim  64: tiles of 64 keys      16384  24576  16384      -   59392
+ *   head_dim 128: tiles of 32 keys      16384  24576  32768      -   75776
+ *   head_dim 256: tiles of 32 keys      32768  32768 (both)  16896   84480   Q passes through to registers first
+ * with 2048 for the softmax.
  * O leaves through shared memory too, to be stored in whole lines: through Q's bytes.
  *
  * The loop over tiles, and who waits for what in it, is in prefill_loop.cuh; before it, all wait for Q where it is held.

@@ -56,7 +56,7 @@ __device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *sm
         for (int half = 0; half < kLaneRows; ++half) {
             const int tile_row = warp.warp_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x);
             const QueryRow row(params, block, block.row_first + tile_row);
-            const RowEnd end(params.logits, row.head, warp.softmax.max[m][half], warp.softmax.sum[m][half]);
+            const RowEnd end(params.logits, row.head, warp.softmax.reference(m, half), warp.softmax.sum[m][half]);
             factors[m][half] = end.factor;
             if (params.lse != nullptr && row.query < request.seqlen_q && threadIdx.x % kRowLanes == 0)
                 *lse_of(params, request, row) = end.lse;

@@ -35,7 +35,8 @@ public:
     using Logits = float[kMTiles][kNTiles][4];
 
     __device__ __forceinline__ PrefillWarp(char *smem)
-        : smem_(smem),
+        : softmax(smem + Traits::kSmemFar),
+          smem_(smem),
           q_reader_(SquareReader<typename Traits::QTile>::rows_first()),
           k_reader_(SquareReader<typename Traits::KvTile>::columns_first()),
           v_reader_(SquareReader<typename Traits::KvTile>::rows_first()) {
@@ -168,7 +169,7 @@ public:
         }
     }
 
-    OnlineSoftmax<kMTiles> softmax;
+    OnlineSoftmax<kMTiles, Traits::kThreads> softmax;
     float acc_o[kOMTiles][kOTiles][4];
 
 private:

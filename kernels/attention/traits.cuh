@@ -62,7 +62,7 @@ struct PrefillTraits {
      * Sixteenths of P V between Q K^T and the copies of the next tile (prefill_loop.cuh). Tried out: what the compiler makes
      * of a step swings by several percent with the place of the copies.
      */
-    static constexpr int kMiddleSixteenths = kHeadDim_ == 256 ? 4 : 6;
+    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 6 : kHeadDim_ == 128 ? 5 : 4;
 
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;
@@ -83,7 +83,9 @@ struct PrefillTraits {
     static constexpr bool kQUnderTiles = Tile::kHeldQ == kHeadDim;
     static constexpr int kSmemQ = kQUnderTiles ? 0 : kSmemTeamEnd;
     static constexpr int kSmemQEnd = kSmemQ + QTile::kBytes;
-    static constexpr int kSmemBytes = kSmemQEnd > kSmemTeamEnd ? kSmemQEnd : kSmemTeamEnd;
+    /* References of rows of large logits (softmax.cuh). */
+    static constexpr int kSmemFar = kSmemQEnd > kSmemTeamEnd ? kSmemQEnd : kSmemTeamEnd;
+    static constexpr int kSmemBytes = kSmemFar + kRows * kThreads * 4;
 
     static_assert(sizeof(Element) == 2, "fragments hold pairs of 16-bit elements");
     static_assert(kWarps * kMTiles * kMmaM == kBlockM, "warps split the rows evenly");

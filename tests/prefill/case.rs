@@ -255,15 +255,14 @@ fn head_dims() -> impl Strategy<Value = (usize, usize)> {
     prop_oneof![5 => common, 2 => any, 1 => pairs, 1 => large]
 }
 
-/// Logits of up to some ten thousand. In f16 products must stay below 65504; and above 4096, where the step of f32 is 2⁻¹¹,
-/// the rounding of the largest logit shows in a weight of 1.
+/// Logits of up to some ten thousand. In f16 products must stay below 65504.
 fn largest_spread(dtype: DType, op: &Prefill, head_dim: usize) -> f64 {
     let root = (head_dim as f64).sqrt();
     let scale = f64::from(op.scale_for(head_dim)).abs();
-    let logit = |deviation: f64| deviation / (root * scale.max(1e-3));
+    let spread = 4000.0 / (root * scale.max(1e-3));
     match dtype {
-        DType::F16 => logit(900.0).min(1e4 / root),
-        _ => logit(4000.0),
+        DType::F16 => spread.min(1e4 / root),
+        _ => spread,
     }
 }
 
