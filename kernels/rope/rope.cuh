@@ -64,6 +64,12 @@ struct RopeTraits {
     static constexpr float kScaleDown = 0x1p-80f;
 };
 
+/* Chunks of 16 bytes, and of one element. */
+template <class T>
+using WideRope = RopeTraits<T, kVecWidth<T>>;
+template <class T>
+using NarrowRope = RopeTraits<T, 1>;
+
 /* The weights of the norm of q and of k, to shared memory. */
 template <class T, int kWidth>
 __device__ __forceinline__ void copy_weights(const fflash_rope_params &params, T *weights) {

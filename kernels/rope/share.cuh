@@ -203,7 +203,6 @@ public:
         cache_ = static_cast<char *>(pages.pages) + (place + first_head_ * pages.head_stride + column_.first) * bytes;
         cache_stride_ = step_ * pages.head_stride * bytes;
         cache_second_ = column_.second * int(bytes);
-        format_ = params.cache_type == FFLASH_PAGES_E4M3 ? F8Format::e4m3() : F8Format::e5m2();
     }
 
     /* Rotates (or leaves as they are) and stores the heads that load() brought, without norm or cache. */
@@ -311,26 +310,24 @@ private:
         }
     }
 
-    __device__ __forceinline__ void store_f8(const fflash_rope_params &params, int i, float (&a)[kWidth], float (&b)[kWidth]) {
+    __device__ __forceinline__ void store_f8(const fflash_rope_params &params, int i, const float (&a)[kWidth],
+                                             const float (&b)[kWidth]) const {
         const fflash_rope_pages &pages = params.pages[role_ - 1];
         float inverse_scale = pages.inverse_scale;
         if (pages.scales) inverse_scale = __frcp_rn(pages.scales[(first_head_ + i * step_) * pages.scale_stride]);
-        scale_by(a, inverse_scale);
-        scale_by(b, inverse_scale);
-        store_f8_chunk(cache_, a);
-        if (cache_second_ != 0) store_f8_chunk(cache_ + cache_second_, b);
+        const ToF8 to(inverse_scale, params.cache_type == FFLASH_PAGES_E4M3);
+        store_f8_chunk(cache_, to, a);
+        if (cache_second_ != 0) store_f8_chunk(cache_ + cache_second_, to, b);
     }
 
-    __device__ __forceinline__ void store_f8_chunk(char *to, const float (&x)[kWidth]) const {
+    __device__ __forceinline__ static void store_f8_chunk(char *at, const ToF8 &to, const float (&x)[kWidth]) {
         if constexpr (kWidth == 1) {
-            *reinterpret_cast<uint8_t *>(to) = f8_from_f32(format_, x[0]);
+            *reinterpret_cast<uint8_t *>(at) = uint8_t(to(x[0], 0.0f, 0.0f, 0.0f));
         } else {
             Vec<uint32_t, kWidth / 4> words;
 #pragma unroll
-            for (int i = 0; i < kWidth / 4; ++i) {
-                words[i] = pack_f8(format_, x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
-            }
-            *reinterpret_cast<Vec<uint32_t, kWidth / 4> *>(to) = words;
+            for (int i = 0; i < kWidth / 4; ++i) words[i] = to(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
+            *reinterpret_cast<Vec<uint32_t, kWidth / 4> *>(at) = words;
         }
     }
 
@@ -414,7 +411,6 @@ private:
     char *cache_;
     int64_t cache_stride_;
     int cache_second_;
-    F8Format format_;
     bool live_[kHeads];
     Chunk a_[kHeads];
     Chunk b_[kHeads];
