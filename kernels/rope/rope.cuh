@@ -57,6 +57,7 @@ struct RopeTraits {
     static constexpr int kHeads = 4;       /* heads a thread holds at once */
     static constexpr int kNormHeads = 2;   /* and with the norm, whose heads take more registers */
     static constexpr int kThreads = 256;
+    static constexpr int kRegisters = 112; /* of the fused kernels: three blocks of 192 threads, the usual ones, fit an SM */
     static constexpr int kWarps = kThreads / kWarpSize;
     static constexpr bool kSquaresFit = std::is_same<T, F16>::value;
     static constexpr float kSmallest = 0x1p-90f;

@@ -2,7 +2,7 @@
 #include "rope.cuh"
 
 #define FFLASH_ROPE_FUSED(symbol, Traits)                           \
-    extern "C" __global__ void __launch_bounds__(Traits::kThreads)  \
+    extern "C" __global__ void __maxnreg__(Traits::kRegisters)      \
         symbol(const __grid_constant__ fflash_rope_params params) { \
         fflash::rope_fused<Traits>(params);                         \
     }
