@@ -101,11 +101,23 @@ pub trait Element:
     fn to_f64(self) -> f64;
 }
 
+/// Rounds to odd: what is no f32 becomes the one of its two neighbours whose last bit is set. Nothing else than a tie of a
+/// 16-bit type becomes one, so that rounding the result to such a type is rounding `value` to it. (The conversions of
+/// `half` from f64 ignore its low 32 bits, which may be all that tells a value from a tie.)
+fn to_odd_f32(value: f64) -> f32 {
+    let nearest = value as f32;
+    if value.is_nan() || f64::from(nearest) == value {
+        return nearest;
+    }
+    let is_past = f64::from(nearest).abs() > value.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(is_past)) | 1)
+}
+
 impl Element for f16 {
     const DTYPE: DType = DType::F16;
 
     fn from_f64(value: f64) -> Self {
-        f16::from_f64(value)
+        f16::from_f32(to_odd_f32(value))
     }
 
     fn to_f64(self) -> f64 {
@@ -117,7 +129,7 @@ impl Element for bf16 {
     const DTYPE: DType = DType::BF16;
 
     fn from_f64(value: f64) -> Self {
-        bf16::from_f64(value)
+        bf16::from_f32(to_odd_f32(value))
     }
 
     fn to_f64(self) -> f64 {
@@ -238,6 +250,40 @@ mod tests {
         assert_eq!(F8E5M2::from_f64(11.0).to_f64(), 12.0);
         assert_eq!(<i8 as Element>::from_f64(2.5), 2);
         assert_eq!(<i8 as Element>::from_f64(3.5), 4);
+    }
+
+    /// Ties between neighbours of one sign, and what is a last bit of f64 beside them. `count` values from 0 up, by their bits.
+    fn rounds_beside_ties<T: Float>(count: u16, of_bits: fn(u16) -> T) {
+        let rounded = |x: f64| T::from_f64(x).to_f64();
+        for bits in 0..count - 1 {
+            let (low, high) = (of_bits(bits).to_f64(), of_bits(bits + 1).to_f64());
+            let tie = (low + high) / 2.0;
+            let even = if bits % 2 == 0 { low } else { high };
+            for sign in [1.0, -1.0] {
+                assert_eq!(rounded(sign * low), sign * low);
+                assert_eq!(rounded(sign * tie), sign * even);
+                assert_eq!(rounded(sign * tie.next_up()), sign * high);
+                assert_eq!(rounded(sign * tie.next_down()), sign * low);
+            }
+        }
+        let max = of_bits(count - 1).to_f64();
+        let past = max + (max - of_bits(count - 2).to_f64()) / 2.0;
+        for sign in [1.0, -1.0] {
+            assert_eq!(rounded(sign * past.next_down()), sign * max);
+            for infinite in [past, 1e300, f64::INFINITY] {
+                assert_eq!(rounded(sign * infinite), sign * f64::INFINITY);
+            }
+            for tiny in [0.0, f64::from_bits(1), 1e-300] {
+                assert_eq!(rounded(sign * tiny).to_bits(), (sign * 0.0).to_bits());
+            }
+        }
+        assert!(rounded(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn sixteen_bits_are_rounded_once() {
+        rounds_beside_ties(f16::INFINITY.to_bits(), f16::from_bits);
+        rounds_beside_ties(bf16::INFINITY.to_bits(), bf16::from_bits);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    Arrangement, Host, arrangement, enter, fail, gpu, in_every_mode, indices, mode, normal,
+    Arrangement, Host, Mode, arrangement, enter, fail, gpu, in_every_mode, indices, mode, normal,
 };
 use cudarc::driver::CudaSlice;
 use ferroflash::reference::{self, Exact, NormInputs, NormOutputs, Rounded};
@@ -459,6 +459,7 @@ fn every_option_is_as_exact_in_every_mode() {
 /// The widest rows of the issue, and a row beyond.
 #[test]
 fn rows_of_262144_columns() {
+    let _mode = enter(Mode::default());
     for (dtype, width) in [
         (DType::BF16, 262_144),
         (DType::F32, 262_148),
@@ -719,6 +720,7 @@ fn rounds_exactly<Q: Quantized>(all: impl Iterator<Item = Q>) {
 
 #[test]
 fn every_number_is_rounded_to_the_nearest() {
+    let _mode = enter(Mode::default());
     rounds_exactly((0..=u8::MAX).map(F8E4M3::from_bits));
     rounds_exactly((0..=u8::MAX).map(F8E5M2::from_bits));
     rounds_exactly(i8::MIN..=i8::MAX);
@@ -788,6 +790,7 @@ fn scales_are_exact<Q: Quantized>() {
 
 #[test]
 fn scales_are_those_of_the_largest_element() {
+    let _mode = enter(Mode::default());
     scales_are_exact::<F8E4M3>();
     scales_are_exact::<F8E5M2>();
     scales_are_exact::<i8>();
@@ -961,6 +964,7 @@ fn heads_of_q_and_k_are_as_exact_in_every_mode() {
 /// LayerNorm and a residual of rows at the ends of f32 and bf16: nothing may overflow on the way.
 #[test]
 fn deviations_at_the_ends_of_a_type() {
+    let _mode = enter(Mode::default());
     for width in [1usize, 3, 8, 64, 200, 1032, 5001] {
         let row = |f: &dyn Fn(usize) -> f32| -> Vec<f32> { (0..width).map(f).collect() };
         let max = f32::MAX;

@@ -65,19 +65,13 @@ fn alone<T: Float>(device: &Device, style: RopeStyle) -> Result<Case<'static>> {
         style,
         ..Rope::default()
     };
-    // Interleaved 16-bit heads still take one pass over shared memory too many for each token.
-    let is_split = style == RopeStyle::Interleaved && size_of::<T>() == 2;
-    let bars = Bars {
-        conflicts: if is_split { TOKENS as u64 } else { 0 },
-        ..BARS
-    };
     Ok(Case {
         name: format!("rope {} {style:?}", T::DTYPE),
         needed: Needed {
             bytes: 2 * (Q_LEN + KV_LEN) * size_of::<T>(),
             flops: 0,
         },
-        bars,
+        bars: BARS,
         launch: Box::new(move |device| {
             let k = Some(view_mut(&mut k, KV)?);
             let args = RopeArgs::new(view_mut(&mut q, Q)?, k, &positions);

@@ -1,11 +1,11 @@
 /*
- * FP8, as bytes in memory: E4M3 (1-4-3 bits, finite up to 448, NaN 0x7f, no infinity) and E5M2 (1-5-2 bits, finite up to
- * 57344). Conversions are exact to the rounding: to nearest, ties to even, saturating at the largest finite value (so do
- * infinities); NaN stays NaN.
+ * FP8, as bytes in memory: E4M3 (1-4-3 bits, finite up to 448, no infinity) and E5M2 (1-5-2 bits, finite up to 57344).
+ * Rounds to nearest, ties to even, and saturates at the largest finite value, which infinities become too; NaN becomes 0x7f.
  *
- * Integer arithmetic, since the PTX that ships is compute_80 and the conversion instruction came with compute_89. |x| is
- * added to the power of two whose unit in the last place is the step of FP8 at |x|: the addition rounds, and its low
- * bits are |x| in such steps. Below the smallest normal value the step no longer shrinks, which is all that subnormals need.
+ * Exact for every f32 without the conversion instruction, which came with compute_89: the PTX that ships is compute_80. Adding
+ * and subtracting 1.5 * 2^(e + 23 - m) rounds to m fractional bits of a number of exponent e (e at least that of the smallest
+ * normal number, for subnormals). What remains fits f16, whose upper byte is e5m2; e4m3 has one exponent bit less, which 2^-8
+ * times the number leaves zero in f16, so its seven bits are those below.
  *
  * Source: Micikevicius et al., "FP8 formats for deep learning" (arXiv 2209.05433).
  */
@@ -13,41 +13,45 @@
 
 #include <stdint.h>
 
+#include "ptx.cuh"
+
 namespace fflash {
 
-/* What tells the formats apart. Kernels that serve both have it at run time: the same instructions, half the code. */
-struct F8Format {
-    uint32_t mantissa_bits;
-    uint32_t min_exponent; /* of normal values, biased as in f32 */
-    float max;
+/*
+ * Four numbers times a factor, as E4M3 or else E5M2; the first in the lowest byte. The format is told at run time: the same
+ * instructions for both, half the code.
+ */
+class ToF8 {
+public:
+    __device__ __forceinline__ ToF8(float inverse_scale, bool e4m3) {
+        factor_ = e4m3 ? inverse_scale * 0x1p-8f : inverse_scale;
+        limit_ = e4m3 ? 1.75f : 57344.0f;
+        magic_ = e4m3 ? (20 << 23) + 0x400000 : (21 << 23) + 0x400000;
+        once_ = e4m3 ? 0xbfffbfffu : 0xffffffffu;
+        twice_ = e4m3 ? 0x3fff3fffu : 0u;
+    }
 
-    __device__ __forceinline__ static constexpr F8Format e4m3() { return {3, 127 - 6, 448.0f}; }
-    __device__ __forceinline__ static constexpr F8Format e5m2() { return {2, 127 - 14, 57344.0f}; }
+    __device__ __forceinline__ uint32_t operator()(float a, float b, float c, float d) const {
+        return __byte_perm(pair(a, b), pair(c, d), 0x7531);
+    }
+
+private:
+    /* Of e4m3 the sign stays and the rest moves up by one bit, past the exponent bit that it does not have. */
+    __device__ __forceinline__ uint32_t pair(float lo, float hi) const {
+        const uint32_t halves = ptx::f16x2_from_f32(rounded(lo), rounded(hi));
+        return (halves & once_) + (halves & twice_);
+    }
+
+    __device__ __forceinline__ float rounded(float x) const {
+        x = ptx::max_nan(ptx::min_nan(x * factor_, limit_), -limit_);
+        const int32_t exponent = max(__float_as_int(x) & 0x7f800000, (127 - 14) << 23);
+        const float magic = __int_as_float(exponent + magic_);
+        return copysignf((x + magic) - magic, x); /* of what became 0, too */
+    }
+
+    float factor_, limit_;
+    int32_t magic_; /* 23 - m, and a half, in the place of an exponent */
+    uint32_t once_, twice_;
 };
-
-/* The seven bits below the sign of x as FP8; what is above them is of no meaning. */
-__device__ __forceinline__ uint32_t f8_magnitude(F8Format format, float x) {
-    const uint32_t dropped = 23 - format.mantissa_bits; /* mantissa bits that f32 has more */
-    const float magnitude = fminf(fabsf(x), format.max);
-    const uint32_t exponent = max(__float_as_uint(magnitude) & 0x7f800000u, format.min_exponent << 23);
-    const uint32_t power = exponent + (dropped << 23);
-    const uint32_t steps = __float_as_uint(magnitude + __uint_as_float(power)) - power;
-    /* Steps count from the exponent below; a carry out of the mantissa increments the exponent, as it should. */
-    const uint32_t code = steps - (format.min_exponent << format.mantissa_bits) + (exponent >> dropped);
-    return x == x ? code : 0x7f;
-}
-
-__device__ __forceinline__ uint8_t f8_from_f32(F8Format format, float x) {
-    return uint8_t((f8_magnitude(format, x) & 0x7f) | (__float_as_uint(x) >> 24 & 0x80));
-}
-
-/* Four of them, the first at the lowest address. */
-__device__ __forceinline__ uint32_t pack_f8(F8Format format, float x0, float x1, float x2, float x3) {
-    const uint32_t low = __byte_perm(f8_magnitude(format, x0), f8_magnitude(format, x1), 0x0040);
-    const uint32_t high = __byte_perm(f8_magnitude(format, x2), f8_magnitude(format, x3), 0x0040);
-    const uint32_t low_signs = __byte_perm(__float_as_uint(x0), __float_as_uint(x1), 0x0073);
-    const uint32_t high_signs = __byte_perm(__float_as_uint(x2), __float_as_uint(x3), 0x0073);
-    return __byte_perm(low, high, 0x5410) | (__byte_perm(low_signs, high_signs, 0x5410) & 0x80808080u);
-}
 
 }  // namespace fflash

@@ -546,7 +546,7 @@ private:
         auto *out = static_cast<unsigned char *>(place_.out);
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
-            const To to(factors[n], params_.out_dtype);
+            const To to(factors[n], params_.out_dtype == FFLASH_DTYPE_E4M3);
             unsigned char *at = out + slots.at(n) * kWidth;
             if constexpr (kWidth == 8) {
                 const uint2 words = {to(x[n][0], x[n][1], x[n][2], x[n][3]), to(x[n][4], x[n][5], x[n][6], x[n][7])};

@@ -1,18 +1,12 @@
 /*
- * f32 to types of one byte, four at a time: rounds to nearest even, saturates at the largest finite value.
- *
- * e4m3, e5m2   NaN becomes NaN (0x7f). Exact for every f32 without an instruction of sm_89: adding and subtracting
- *              1.5 * 2^(e + 23 - m) rounds to m fractional bits of a number of exponent e (e at least that of the smallest normal
- *              number, for subnormals). What remains fits f16, whose upper byte is e5m2; e4m3 has one exponent bit less, which
- *              2^-8 times the number leaves zero in f16, so its seven bits are those below.
- * i8           NaN becomes 0.
- *
- * Source: Micikevicius et al., "FP8 Formats for Deep Learning" (arXiv 2209.05433).
+ * f32 to the types of one byte of quantised outputs, four at a time: rounds to nearest even, saturates at the largest finite
+ * value. FP8 is converted by common/fp8.cuh; NaN in i8 becomes 0.
  */
 #pragma once
 
 #include <stdint.h>
 
+#include "../common/fp8.cuh"
 #include "../common/ptx.cuh"
 #include "../params.h"
 
@@ -23,45 +17,10 @@ __device__ __forceinline__ float quantised_max(int dtype) {
     return dtype == FFLASH_DTYPE_E4M3 ? 448.0f : dtype == FFLASH_DTYPE_E5M2 ? 57344.0f : 127.0f;
 }
 
-/* Four numbers times a factor as fp8, the first in the lowest byte. */
-class ToF8 {
-public:
-    __device__ __forceinline__ ToF8(float inverse_scale, int dtype) {
-        const bool e4m3 = dtype == FFLASH_DTYPE_E4M3;
-        factor_ = e4m3 ? inverse_scale * 0x1p-8f : inverse_scale;
-        limit_ = e4m3 ? 1.75f : 57344.0f;
-        magic_ = e4m3 ? (20 << 23) + 0x400000 : (21 << 23) + 0x400000;
-        once_ = e4m3 ? 0xbfffbfffu : 0xffffffffu;
-        twice_ = e4m3 ? 0x3fff3fffu : 0u;
-    }
-
-    __device__ __forceinline__ uint32_t operator()(float a, float b, float c, float d) const {
-        return __byte_perm(pair(a, b), pair(c, d), 0x7531);
-    }
-
-private:
-    /* Of e4m3 the sign stays and the rest moves up by one bit, past the exponent bit that it does not have. */
-    __device__ __forceinline__ uint32_t pair(float lo, float hi) const {
-        const uint32_t halves = ptx::f16x2_from_f32(rounded(lo), rounded(hi));
-        return (halves & once_) + (halves & twice_);
-    }
-
-    __device__ __forceinline__ float rounded(float x) const {
-        x = ptx::max_nan(ptx::min_nan(x * factor_, limit_), -limit_);
-        const int32_t exponent = max(__float_as_int(x) & 0x7f800000, (127 - 14) << 23);
-        const float magic = __int_as_float(exponent + magic_);
-        return (x + magic) - magic;
-    }
-
-    float factor_, limit_;
-    int32_t magic_; /* 23 - m, and a half, in the place of an exponent */
-    uint32_t once_, twice_;
-};
-
-/* The same as integers. */
+/* Four numbers times a factor as integers, as ToF8 does it. */
 class ToI8 {
 public:
-    __device__ __forceinline__ ToI8(float inverse_scale, int) : factor_(inverse_scale) {}
+    __device__ __forceinline__ ToI8(float inverse_scale, bool) : factor_(inverse_scale) {}
     __device__ __forceinline__ uint32_t operator()(float a, float b, float c, float d) const {
         return __byte_perm(pair(a, b), pair(c, d), 0x5410);
     }

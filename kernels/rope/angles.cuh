@@ -11,9 +11,10 @@
  * (error below 2^-25 * pi/4), and sincospi of it is good to 1 ulp. No position makes the result worse than another.
  *
  * Shared memory of a token: cos of every pair, then sin, in two halves each, `region` floats apart: those that a thread reads with
- * its first access, and with its second. Consecutive threads read consecutive accesses, which does not conflict;
- * writing does not either where the region is 16 more than a multiple of 32 floats. Chunks of one element have one access, and
- * their angles lie in the order of pairs.
+ * its first access, and with its second. Consecutive threads read consecutive accesses, which does not conflict. Of
+ * interleaved heads the halves are those of the pairs in order, so consecutive pairs are written to consecutive words; half-split
+ * ones alternate, and do not conflict where the region is 16 more than a multiple of 32 floats. Chunks of one element have one
+ * access, and their angles lie in the order of pairs.
  */
 #pragma once
 
@@ -147,13 +148,10 @@ __device__ __forceinline__ float2 angle_of(const fflash_rope_params &params, int
 /* Where pair p lies among the cosines of a token whose chunks have kWidth elements. */
 template <int kWidth>
 __device__ __forceinline__ int angle_index(const fflash_rope_params &params, int p) {
-    if constexpr (kWidth == 1) return p;
+    if (kWidth == 1 || params.interleaved) return p;
     constexpr uint32_t kHalf = kWidth > 1 ? kWidth / 2 : 1;
     const uint32_t group = uint32_t(p) / kHalf;
-    const uint32_t of_half = uint32_t(params.rotary_pairs) / kWidth; /* groups */
-    const bool is_second = params.interleaved ? group >= of_half : group % 2;
-    const uint32_t before = params.interleaved ? group - (is_second ? of_half : 0) : group / 2;
-    return before * kHalf + uint32_t(p) % kHalf + (is_second ? params.angle_region : 0);
+    return group / 2 * kHalf + uint32_t(p) % kHalf + (group % 2 ? params.angle_region : 0);
 }
 
 /* Floats of shared memory for the angles of a token: its cosines, and as many sines. */

@@ -57,12 +57,24 @@ struct RopeTraits {
     static constexpr int kHeads = 4;       /* heads a thread holds at once */
     static constexpr int kNormHeads = 2;   /* and with the norm, whose heads take more registers */
     static constexpr int kThreads = 256;
+    /* Of the fused kernels: with 112, three blocks of 192 threads, the usual ones, fit an SM. Newer code would spill. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+    static constexpr int kRegisters = 128;
+#else
+    static constexpr int kRegisters = 112;
+#endif
     static constexpr int kWarps = kThreads / kWarpSize;
     static constexpr bool kSquaresFit = std::is_same<T, F16>::value;
     static constexpr float kSmallest = 0x1p-90f;
     static constexpr float kScaleUp = 0x1p100f;
     static constexpr float kScaleDown = 0x1p-80f;
 };
+
+/* Chunks of 16 bytes, and of one element. */
+template <class T>
+using WideRope = RopeTraits<T, kVecWidth<T>>;
+template <class T>
+using NarrowRope = RopeTraits<T, 1>;
 
 /* The weights of the norm of q and of k, to shared memory. */
 template <class T, int kWidth>

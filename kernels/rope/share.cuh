@@ -94,16 +94,15 @@ public:
             }
         }
         const fflash_rope_heads &heads = params.heads[role_];
+        heads_ = &heads;
+        pages_ = &params.pages[role_ == 2];
         step_ = heads.threads;
-        first_head_ = thread;
         left_ = heads.heads - thread;
         /* Some threads may be over, and with the norm some lanes, whose number is a power of two. */
         has_column_ = !kNorm || int(threadIdx.x) < params.columns;
         if (!alive || !has_column_ || thread >= step_) left_ = 0;
         next_ = static_cast<const T *>(heads.x) + token * heads.x_strides.tokens + thread * heads.x_strides.heads + column_.first;
-        next_stride_ = step_ * heads.x_strides.heads;
         out_ = static_cast<T *>(heads.out) + token * heads.out_strides.tokens + thread * heads.out_strides.heads + column_.first;
-        out_stride_ = step_ * heads.out_strides.heads;
         if constexpr (kCache) {
             /* In place, what neither rotates nor is normalised stays; of q, which is not cached, it is not even read. */
             const bool stays = !kNorm && !column_.rotates && heads.out == heads.x;
@@ -116,6 +115,9 @@ public:
         }
     }
 
+    /* Which head the i-th of those held is, where it is live. */
+    __device__ __forceinline__ int head(int i) const { return heads_->heads - left_ - (kHeads - i) * step_; }
+
     /* True when no head is left to load. */
     __device__ __forceinline__ bool done() const { return left_ <= 0; }
 
@@ -127,7 +129,7 @@ public:
             live_[i] = left_ > 0;
             load_if(live_[i], a_[i], reinterpret_cast<const Chunk *>(next_));
             load_if(has_second<kWhole>(i), b_[i], reinterpret_cast<const Chunk *>(next_ + column_.second));
-            next_ += next_stride_;
+            next_ += step_ * heads_->x_strides.heads;
             left_ -= step_;
         }
     }
@@ -198,12 +200,15 @@ public:
         if (role_ == 0 || params.slots == nullptr) return;
         const int64_t place = places[role_ - 1];
         cached_ = place >= 0;
-        const fflash_rope_pages &pages = params.pages[role_ - 1];
-        const int64_t bytes = params.cache_type == FFLASH_PAGES_SAME ? sizeof(T) : 1;
-        cache_ = static_cast<char *>(pages.pages) + (place + first_head_ * pages.head_stride + column_.first) * bytes;
-        cache_stride_ = step_ * pages.head_stride * bytes;
+        const fflash_rope_pages &pages = *pages_;
+        const int64_t bytes = page_bytes(params);
+        cache_ = static_cast<char *>(pages.pages) + (place + head(0) * pages.head_stride + column_.first) * bytes;
         cache_second_ = column_.second * int(bytes);
-        format_ = params.cache_type == FFLASH_PAGES_E4M3 ? F8Format::e4m3() : F8Format::e5m2();
+    }
+
+    /* Of an element of the cache. */
+    __device__ __forceinline__ static int64_t page_bytes(const fflash_rope_params &params) {
+        return params.cache_type == FFLASH_PAGES_SAME ? sizeof(T) : 1;
     }
 
     /* Rotates (or leaves as they are) and stores the heads that load() brought, without norm or cache. */
@@ -222,7 +227,7 @@ public:
             }
             store_if(live_[i], reinterpret_cast<Chunk *>(out_), a_[i]);
             store_if(has_second<kTurns>(i), reinterpret_cast<Chunk *>(out_ + column_.second), b_[i]);
-            out_ += out_stride_;
+            out_ += step_ * heads_->out_strides.heads;
         }
     }
 
@@ -252,10 +257,9 @@ public:
             store_if(live_[i] && same, reinterpret_cast<Chunk *>(cache_), packed_a);
             store_if(has_b && same, reinterpret_cast<Chunk *>(cache_ + cache_second_), packed_b);
             if (live_[i] && cached_ && params.cache_type != FFLASH_PAGES_SAME) store_f8(params, i, a, b);
-            out_ += out_stride_;
-            cache_ += cache_stride_;
+            out_ += step_ * heads_->out_strides.heads;
+            cache_ += step_ * pages_->head_stride * page_bytes(params);
         }
-        first_head_ += kHeads * step_;
     }
 
     /* 1 / the root mean square of every head held; 1 for v. With the norm all threads of the block come along. */
@@ -311,26 +315,24 @@ private:
         }
     }
 
-    __device__ __forceinline__ void store_f8(const fflash_rope_params &params, int i, float (&a)[kWidth], float (&b)[kWidth]) {
-        const fflash_rope_pages &pages = params.pages[role_ - 1];
+    __device__ __forceinline__ void store_f8(const fflash_rope_params &params, int i, const float (&a)[kWidth],
+                                             const float (&b)[kWidth]) const {
+        const fflash_rope_pages &pages = *pages_;
         float inverse_scale = pages.inverse_scale;
-        if (pages.scales) inverse_scale = __frcp_rn(pages.scales[(first_head_ + i * step_) * pages.scale_stride]);
-        scale_by(a, inverse_scale);
-        scale_by(b, inverse_scale);
-        store_f8_chunk(cache_, a);
-        if (cache_second_ != 0) store_f8_chunk(cache_ + cache_second_, b);
+        if (pages.scales) inverse_scale = __frcp_rn(pages.scales[head(i) * pages.scale_stride]);
+        const ToF8 to(inverse_scale, params.cache_type == FFLASH_PAGES_E4M3);
+        store_f8_chunk(cache_, to, a);
+        if (cache_second_ != 0) store_f8_chunk(cache_ + cache_second_, to, b);
     }
 
-    __device__ __forceinline__ void store_f8_chunk(char *to, const float (&x)[kWidth]) const {
+    __device__ __forceinline__ static void store_f8_chunk(char *at, const ToF8 &to, const float (&x)[kWidth]) {
         if constexpr (kWidth == 1) {
-            *reinterpret_cast<uint8_t *>(to) = f8_from_f32(format_, x[0]);
+            *reinterpret_cast<uint8_t *>(at) = uint8_t(to(x[0], 0.0f, 0.0f, 0.0f));
         } else {
             Vec<uint32_t, kWidth / 4> words;
 #pragma unroll
-            for (int i = 0; i < kWidth / 4; ++i) {
-                words[i] = pack_f8(format_, x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
-            }
-            *reinterpret_cast<Vec<uint32_t, kWidth / 4> *>(to) = words;
+            for (int i = 0; i < kWidth / 4; ++i) words[i] = to(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
+            *reinterpret_cast<Vec<uint32_t, kWidth / 4> *>(at) = words;
         }
     }
 
@@ -401,20 +403,18 @@ private:
 
     RopeColumn column_;
     bool has_column_;
+    /* Strides are read where they are needed: kept, they would be the registers for which a block less fits an SM. */
+    const fflash_rope_heads *heads_;
+    const fflash_rope_pages *pages_;
     int role_; /* 0: q, 1: k, 2: v */
-    int step_; /* heads from one of this thread to its next; the strides are so many heads too */
+    int step_; /* heads from one of this thread to its next */
     int left_; /* heads from the next one to the last */
-    int first_head_; /* of those held */
     const T *next_;
-    int64_t next_stride_;
     T *out_;
-    int64_t out_stride_;
     bool has_out_;
     bool cached_;
     char *cache_;
-    int64_t cache_stride_;
     int cache_second_;
-    F8Format format_;
     bool live_[kHeads];
     Chunk a_[kHeads];
     Chunk b_[kHeads];

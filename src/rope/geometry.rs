@@ -87,8 +87,10 @@ pub(crate) fn geometry(
     let (in_y, grid_y) = divide_threads(block, MAX_THREADS / lanes, lanes);
     let room = (MAX_THREADS / (lanes * in_y)).min(MAX_BLOCK_Z);
     let of_block = (tokens / MANY_TOKENS).clamp(1, room);
-    // Regions of 16 more than a multiple of 32 floats do not conflict.
     let (region, plane) = match kind {
+        // In the order of pairs.
+        RopeKind::Wide if block.interleaved != 0 => (pairs / 2, pairs),
+        // Regions of 16 more than a multiple of 32 floats do not conflict.
         RopeKind::Wide => {
             let region = (pairs.div_ceil(2) + 15) / 32 * 32 + 16;
             (region, 2 * region)

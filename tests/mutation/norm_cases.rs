@@ -61,6 +61,12 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
         }
         run(unit, 32, chunks * chunk, 0, 3e38)?;
     }
+    // The same of 2, 4, 8 and 16 threads, with a last block whose rows do not all exist.
+    for chunks in [16, 32, 64, 128] {
+        run(RMS, 35, chunks * chunk, 0, 1.0)?;
+    }
+    // Of 96 threads, whose number of columns no division by it is exact for.
+    run(RMS, 16, 768 * chunk, 0, 1.0)?;
     // Several warps, of which the last ends in each of its slots; what registers have no room for.
     let slots = (0..8).map(|slot| 256 + 32 * slot + 5);
     for chunks in [130, 256].into_iter().chain(slots).chain([4096 + 100]) {
@@ -71,7 +77,8 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
     run(RMS, 1, (4096 + 6144 + 700) * chunk, 0, 1.0)?;
     let tiny = |op: RmsNorm| RmsNorm { eps: 0.0, ..op };
     // So many rows that a block has several, and the last block not all; those missing count as too small.
-    norm::<T>(device, &tiny(RMS), [2051, 129 * chunk], 0, 1.0)?;
+    norm::<T>(device, &tiny(RMS), [2049, 129 * chunk], 0, 1.0)?;
+    add::<T>(device, &tiny(RMS), [2049, 256 * chunk], 0, 1.0)?;
     // Squares that are too large, or too small; some infinite elements.
     for deviation in [1e25, 1e-25, 3e38] {
         for chunks in [1, 9, 24, 40, 400] {
@@ -450,24 +457,37 @@ fn heads_of<T: Float>(device: &Device) -> Result<()> {
     };
     for op in [rms, llama] {
         for (head_dim, gap) in [(64, 8), (1096, 8), (100, 4), (77, 1), (1100, 4)] {
-            let q = Tensor::<T, 3>::new(device, [3, 5, head_dim], gap, 1.0)?;
-            let mut q_out = Tensor::<T, 3>::new(device, [3, 5, head_dim], 2 * gap, 1.0)?;
-            let mut k = Tensor::<T, 3>::new(device, [3, 2, head_dim], gap, 1.0)?;
-            let q_weight = Tensor::<T, 1>::new(device, [head_dim], 0, 1.0)?;
-            let k_weight = Tensor::<T, 1>::new(device, [head_dim], 0, 3.0)?;
-            let args = QkNormArgs {
-                q: InOut::Apart {
-                    input: &q.view()?,
-                    output: &mut q_out.view_mut()?,
-                },
-                k: InOut::InPlace(&mut k.view_mut()?),
-                q_weight: Some(&q_weight.view()?),
-                k_weight: Some(&k_weight.view()?),
-            };
-            device.kernels.qk_norm(&device.stream, &op, args)?;
+            heads_at::<T>(device, &op, [3, 5, 2], head_dim, gap)?;
+            heads_at::<T>(device, &op, [1, 2, 1], head_dim, gap)?;
         }
     }
-    Ok(())
+    // So many that a block has several heads, of which the last block of q and that of k each have one.
+    let chunk = 16 / size_of::<T>();
+    heads_at::<T>(device, &rms, [1025, 1, 1], 256 * chunk, 0)
+}
+
+fn heads_at<T: Float>(
+    device: &Device,
+    op: &Norm,
+    [tokens, q_heads, k_heads]: [usize; 3],
+    head_dim: usize,
+    gap: usize,
+) -> Result<()> {
+    let q = Tensor::<T, 3>::new(device, [tokens, q_heads, head_dim], gap, 1.0)?;
+    let mut q_out = Tensor::<T, 3>::new(device, [tokens, q_heads, head_dim], 2 * gap, 1.0)?;
+    let mut k = Tensor::<T, 3>::new(device, [tokens, k_heads, head_dim], gap, 1.0)?;
+    let q_weight = Tensor::<T, 1>::new(device, [head_dim], 0, 1.0)?;
+    let k_weight = Tensor::<T, 1>::new(device, [head_dim], 0, 3.0)?;
+    let args = QkNormArgs {
+        q: InOut::Apart {
+            input: &q.view()?,
+            output: &mut q_out.view_mut()?,
+        },
+        k: InOut::InPlace(&mut k.view_mut()?),
+        q_weight: Some(&q_weight.view()?),
+        k_weight: Some(&k_weight.view()?),
+    };
+    Ok(device.kernels.qk_norm(&device.stream, op, args)?)
 }
 
 fn backward(device: &Device) -> Result<()> {
