@@ -456,7 +456,7 @@ fn every_option_is_as_exact_in_every_mode() {
     in_every_mode(case(width()), passes);
 }
 
-/// The widest rows of the issue, and a row beyond.
+/// The widest rows that are promised, and a row beyond.
 #[test]
 fn rows_of_262144_columns() {
     let _mode = enter(Mode::default());
