@@ -3,7 +3,8 @@
  *
  * Grid    block.cuh
  * CTA     block_m rows of one group of heads; loops over the key tiles that some row of it sees.
- * Warp    block_m / warps rows, all keys, all of head_dim: a row's softmax never leaves its warp.
+ * Warp    block_m / warps rows, all keys, all of head_dim: a row's softmax never leaves its warp. At head_dim 256 two warps
+ *         multiply the weights of both by V, half of its columns each.
  *
  * Shared memory (traits.cuh), bytes:       K      V      Q  teams   total
  *   head_dim  64: tiles of 64 keys      16384  24576  16384      -   59392
@@ -12,7 +13,7 @@
  * with 2048 for the softmax.
  * O leaves through shared memory too, to be stored in whole lines: through Q's bytes.
  *
- * The loop over tiles, and who waits for what in it, is in prefill_loop.cuh; before it, all wait for Q where it is held.
+ * The loop over tiles, and who waits for what in it, is in prefill_loop.cuh and prefill_team.cuh; before it, all wait for Q where it is held.
  * Steps over tiles that all rows see in full carry no mask; the others, and all under a softcap, take the general step.
  *
  * Preconditions (checked by the host): head_dim contiguous; pointers and strides multiples of 16 bytes; seqlens in

@@ -12,9 +12,9 @@
  * P V of one tile and the softmax of the next do not depend on each other, so the tensor pipe has work while exponentials
  * are computed. P V is cut where memory accesses stand, the barrier and the copies, because the compiler does not move its
  * reads of V across them: what comes before the barrier covers the wait and the first reads of K, and the address arithmetic
- * of the copies finds products on both sides. Weights out of range (softmax.cuh) are found at the end of the step, before P has touched O: the plain loop
- * is left, and the general step computes S again, from K(t) in its buffer, and adapts. That keeps S, the largest thing in
- * registers after O, from living through the step.
+ * of the copies finds products on both sides. Weights out of range (softmax.cuh) are found at the end of the step, before
+ * P has touched O: the plain loop is left, and the general step computes S again, from K(t) in its buffer, and adapts. That
+ * keeps S, the largest thing in registers after O, from living through the step.
  *
  * The plain loop takes tiles that all rows see in full: no mask, no branch but the one that leaves. It never takes the
  * first tile, whose weights are never in range and which has no P before it.
@@ -33,7 +33,7 @@
 
 namespace fflash {
 
-/* The K and V tiles of a CTA: rotating buffers in shared memory, two for K and three for V, and the copies into them. */
+/* The K and V tiles of a CTA: rotating buffers in shared memory, and the copies into them. */
 template <class Traits>
 class KvPipeline {
     using T = typename Traits::Element;
@@ -59,6 +59,7 @@ public:
         load_v(tile);
         ptx::cp_async_commit();
     }
+    /* The same of one of its halves, to be committed. */
     __device__ __forceinline__ void load_k(int tile) { load(k_, sK(tile), tile); }
     __device__ __forceinline__ void load_v(int tile) { load(v_, sV(tile), tile); }
 
@@ -87,7 +88,8 @@ private:
                kv_head * strides.heads;
     }
 
-    static_assert(Traits::kStagesK >= 2 && Traits::kStagesV >= 2, "step t reads K(t), V(t - 1), V(t) and loads t + 1");
+    static_assert(Traits::kStagesK == 2 && Traits::kStagesV == (Traits::kTeam == 1 ? 3 : 2),
+                  "step t reads K(t), V(t - 1), loads K(t + 1), and V(t + 1) beside V(t) or, in teams, V(t)");
     uint32_t smem_;
     int key_first_;
     int key_end_;

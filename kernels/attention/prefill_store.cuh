@@ -1,7 +1,7 @@
 /*
  * The last step of the prefill kernels: O divided by its sums, through shared memory to global memory, and the log-sum-exp.
  *
- * O passes through the bytes of Q, every warp through those of its own rows, to be stored in whole lines.
+ * O passes through the bytes of Q, every warp or team through those of its own rows, to be stored in whole lines.
  */
 #pragma once
 

@@ -2,14 +2,15 @@
  * The loop of the prefill kernels in which warps work in teams (traits.cuh), with P V one tile behind.
  *
  * Step t:
- *   wait for this thread's copies of K(t) and V(t)
+ *   wait for this thread's copies of K(t) and V(t - 1)
  *   barrier: everybody's have landed, the weights of t - 1 are shared, all warps are done with step t - 1, and all know
  *   whether somebody's weights were out of range (softmax.cuh)
  *   S = Q K(t)^T; O += a part of P V(t - 1)
- *   issue the copies of K(t + 1) and V(t + 1), which have the rest of this step to land
+ *   issue the copies of V(t) and K(t + 1), which have the rest of this step to land
  *   O += the rest of P V(t - 1)
  *   P = weights of S, shared
- * Weights out of range are found at the barrier that ends their step, before P has touched O: the plain loop is left, S of
+ * No P V comes before the barrier, for which a team would have to wait twice; so V is loaded with the K of the tile after it,
+ * and two buffers suffice. Weights out of range are found at the barrier that ends their step, before P has touched O: the plain loop is left, S of
  * that tile is computed again, from its K, which is overwritten only after, and the maxima are adapted. All warps of the
  * CTA do so together, for what one warp finds is another's O to rescale.
  *
@@ -42,7 +43,7 @@ __device__ __forceinline__ bool plain_team_step(PrefillWarp<Traits> &warp, KvPip
     return true;
 }
 
-/* Brings weights of a tile into range. */
+/* Brings weights of a tile into range. A barrier must follow before they are multiplied. */
 template <class Traits>
 __device__ __forceinline__ void settle(PrefillWarp<Traits> &warp, const typename PrefillWarp<Traits>::Logits &acc_s, int tile,
                                        float exponent_scale) {

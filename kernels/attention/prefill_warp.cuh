@@ -2,7 +2,8 @@
  * What one warp of the prefill kernels computes: the two products, the softmax between them, and the registers they need.
  *
  * A lane's registers: O, kMTiles * head_dim / 2; S of the tile at hand, kMTiles * block_n / 2; P of the tile before, half of
- * that; the columns of Q that are held, kMTiles * held_q / 4.
+ * that; the columns of Q that are held, kMTiles * held_q / 4. Warps of a team have the rows of O in common and share out its
+ * columns; P passes from one to the other through shared memory, as the operands that it is.
  */
 #pragma once
 

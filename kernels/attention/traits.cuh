@@ -60,14 +60,19 @@ struct PrefillTraits {
 
     /*
      * Sixteenths of P V between Q K^T and the copies of the next tile (prefill_loop.cuh). Tried out: what the compiler makes
-     * of a step swings by several percent with the place of the copies.
+     * of a step swings by several percent with the place of the copies, and on sm_120 whether it spills.
      */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 6 : kHeadDim_ == 128 ? 5 : 3;
+#else
     static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 6 : kHeadDim_ == 128 ? 5 : 4;
+#endif
 
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;
 
-    /* While a tile is multiplied the next is on its way, and one barrier per tile suffices; V stays for a step longer. */
+    /* While a tile is multiplied the next is on its way, and one barrier per tile suffices. V is needed a step longer; teams load
+     * it a step later. */
     static constexpr int kStagesK = 2;
     static constexpr int kStagesV = kTeam == 1 ? 3 : 2;
     static constexpr int kSmemK = 0;
