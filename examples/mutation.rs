@@ -22,12 +22,10 @@ const THREADS: usize = 2;
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let mut explanations = explained::read()?;
-    let recordings = cases::record()?;
+    let mut recordings = cases::record()?;
+    recordings.retain(|recording| recording.kernel.contains(&wanted));
     let (mut caught, mut total, mut explained, mut unexplained) = (0, 0, 0, 0);
     for subject in Subject::all(recordings)? {
-        if !subject.kernel().contains(&wanted) {
-            continue;
-        }
         let mutants = subject.mutants();
         let style = ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}")?;
         let bar = ProgressBar::new(mutants.len() as u64).with_style(style);

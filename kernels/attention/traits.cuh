@@ -60,13 +60,16 @@ struct PrefillTraits {
 
     /*
      * Sixteenths of P V between Q K^T and the copies of the next tile (prefill_loop.cuh). Tried out: what the compiler makes
-     * of a step swings by several percent with the place of the copies, and on sm_120 whether it spills.
+     * of a step swings by several percent with the place of the copies, and from sm_100 on whether its loop spills.
      */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 6 : kHeadDim_ == 128 ? 5 : 3;
+    static constexpr int kMiddleOfWidest = 3;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+    static constexpr int kMiddleOfWidest = 16;
 #else
-    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 6 : kHeadDim_ == 128 ? 5 : 4;
+    static constexpr int kMiddleOfWidest = 4;
 #endif
+    static constexpr int kMiddleSixteenths = kHeadDim_ == 64 ? 6 : kHeadDim_ == 128 ? 5 : kMiddleOfWidest;
 
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;

@@ -139,6 +139,9 @@ fn prefill_cases<T: Float>(device: &Device) -> Result<()> {
         run(full, Shape(1, 128, 0, 1, 1), 0, true)?;
         run(capped, Shape(1, 128, 66, 1, 1), 8, true)?;
         run(negative, Shape(1, 128, 66, 1, 1), 8, false)?;
+        // Logits of some ten thousand: references that rest in shared memory.
+        let shape = Shape(1, 20, 190, 1, 1);
+        prefill::<T>(device, &full, shape, head_dim, 0, true, 4000.0)?;
         // Infinite logits, of which come NaN.
         let shape = Shape(1, 128, 9, 1, 1);
         prefill::<T>(device, &full, shape, head_dim, 0, true, f64::INFINITY)?;
