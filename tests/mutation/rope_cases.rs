@@ -116,7 +116,7 @@ fn shapes<T: Float>(device: &Device) -> Result<()> {
             }
             // So many tokens that a block has several, and the last block not all.
             run(&part(2 * chunk), [1031, 1, 1, 2 * chunk], 0)?;
-            run(&op, [1031, 1, 1, 2], 0)?;
+            run(&op, [1031, 1, 1, 10], 0)?;
             // So many heads that a thread visits several lots of them.
             run(&op, [1, 37, 61, 64 * chunk], 0)?;
             for heads in [40, 48, 56] {
@@ -130,7 +130,26 @@ fn shapes<T: Float>(device: &Device) -> Result<()> {
             run(&op, [2, 40, 8, 2], 0)?;
         }
     }
-    Ok(())
+    // Lots of heads that end in each of a thread's slots, of which most is copied.
+    let copied = |rotary_dim, head_dim| -> Result<()> {
+        let op = Rope {
+            rotary_dim: Some(rotary_dim),
+            ..Rope::default()
+        };
+        for [q_heads, k_heads] in [[9, 10], [11, 12]] {
+            let call = Call::new(&op, [1, q_heads, k_heads, head_dim]);
+            run::<T>(
+                device,
+                &Call {
+                    in_place: false,
+                    ..call
+                },
+            )?;
+        }
+        Ok(())
+    };
+    copied(2 * chunk, 261 * chunk)?;
+    copied(2, 261)
 }
 
 /// Every option of angles and positions, and copying, in the kernel alone and in each half of the fused one.
@@ -235,6 +254,7 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize, cache: Option<Cac
     for lengths in [
         vec![3, 0, 2, 1, 4],
         vec![1],
+        vec![1, 2],
         vec![0, 0, 2],
         vec![2, 0, 0],
         vec![1, 1, 1, 1],
