@@ -39,15 +39,18 @@ const FUSED: Bars = Bars {
 
 pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
     for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
-        cases.push(alone::<f16>(device, style)?);
-        cases.push(alone::<bf16>(device, style)?);
-        cases.push(alone::<f32>(device, style)?);
+        cases.push(alone::<f16>(device, style, 46.0)?);
+        cases.push(alone::<bf16>(device, style, 44.0)?);
+        cases.push(alone::<f32>(device, style, 27.0)?);
     }
-    for norm in [false, true] {
-        cases.push(cached::<f16>(device, norm, false)?);
-        cases.push(cached::<bf16>(device, norm, false)?);
-        cases.push(cached::<f32>(device, norm, false)?);
-        cases.push(cached::<bf16>(device, norm, true)?);
+    for (norm, [of_f16, of_bf16, of_f32, to_e4m3]) in [
+        (false, [58.0, 61.0, 40.0, 87.0]),
+        (true, [99.0, 96.0, 65.0, 126.0]),
+    ] {
+        cases.push(cached::<f16>(device, norm, false, of_f16)?);
+        cases.push(cached::<bf16>(device, norm, false, of_bf16)?);
+        cases.push(cached::<f32>(device, norm, false, of_f32)?);
+        cases.push(cached::<bf16>(device, norm, true, to_e4m3)?);
     }
     Ok(())
 }
@@ -57,7 +60,8 @@ fn positions(device: &Device) -> Result<Positions> {
     Ok(Positions::new(&device.stream, &numbers)?)
 }
 
-fn alone<T: Float>(device: &Device, style: RopeStyle) -> Result<Case<'static>> {
+/// `executed`: instructions of PTX for 16 bytes, at most.
+fn alone<T: Float>(device: &Device, style: RopeStyle, executed: f64) -> Result<Case<'static>> {
     let mut q = device.filled::<T>(Q_LEN, 0.5)?;
     let mut k = device.filled::<T>(KV_LEN, 0.5)?;
     let positions = positions(device)?;
@@ -71,7 +75,10 @@ fn alone<T: Float>(device: &Device, style: RopeStyle) -> Result<Case<'static>> {
             bytes: 2 * (Q_LEN + KV_LEN) * size_of::<T>(),
             flops: 0,
         },
-        bars: BARS,
+        bars: Bars {
+            executed_per_16_bytes: Some(executed),
+            ..BARS
+        },
         launch: Box::new(move |device| {
             let k = Some(view_mut(&mut k, KV)?);
             let args = RopeArgs::new(view_mut(&mut q, Q)?, k, &positions);
@@ -80,7 +87,12 @@ fn alone<T: Float>(device: &Device, style: RopeStyle) -> Result<Case<'static>> {
     })
 }
 
-fn cached<T: Float>(device: &Device, norm: bool, quantised: bool) -> Result<Case<'static>> {
+fn cached<T: Float>(
+    device: &Device,
+    norm: bool,
+    quantised: bool,
+    executed: f64,
+) -> Result<Case<'static>> {
     let mut q = device.filled::<T>(Q_LEN, 0.5)?;
     let (k, v) = (
         device.filled::<T>(KV_LEN, 0.5)?,
@@ -116,7 +128,10 @@ fn cached<T: Float>(device: &Device, norm: bool, quantised: bool) -> Result<Case
             bytes: (2 * Q_LEN + 2 * KV_LEN) * size_of::<T>() + 2 * KV_LEN * stored,
             flops: 0,
         },
-        bars: FUSED,
+        bars: Bars {
+            executed_per_16_bytes: Some(executed),
+            ..FUSED
+        },
         launch: Box::new(move |device| {
             let [k_pages, v_pages] = &mut pages;
             let [k_bytes, v_bytes] = &mut bytes;

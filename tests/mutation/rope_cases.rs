@@ -116,7 +116,7 @@ fn shapes<T: Float>(device: &Device) -> Result<()> {
             }
             // So many tokens that a block has several, and the last block not all.
             run(&part(2 * chunk), [1031, 1, 1, 2 * chunk], 0)?;
-            run(&op, [1031, 1, 1, 2], 0)?;
+            run(&op, [1031, 1, 1, 10], 0)?;
             // So many heads that a thread visits several lots of them.
             run(&op, [1, 37, 61, 64 * chunk], 0)?;
             for heads in [40, 48, 56] {
@@ -130,7 +130,26 @@ fn shapes<T: Float>(device: &Device) -> Result<()> {
             run(&op, [2, 40, 8, 2], 0)?;
         }
     }
-    Ok(())
+    // Lots of heads that end in each of a thread's slots, of which most is copied.
+    let copied = |rotary_dim, head_dim| -> Result<()> {
+        let op = Rope {
+            rotary_dim: Some(rotary_dim),
+            ..Rope::default()
+        };
+        for [q_heads, k_heads] in [[9, 10], [11, 12]] {
+            let call = Call::new(&op, [1, q_heads, k_heads, head_dim]);
+            run::<T>(
+                device,
+                &Call {
+                    in_place: false,
+                    ..call
+                },
+            )?;
+        }
+        Ok(())
+    };
+    copied(2 * chunk, 261 * chunk)?;
+    copied(2, 261)
 }
 
 /// Every option of angles and positions, and copying, in the kernel alone and in each half of the fused one.
@@ -235,6 +254,7 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize, cache: Option<Cac
     for lengths in [
         vec![3, 0, 2, 1, 4],
         vec![1],
+        vec![1, 2],
         vec![0, 0, 2],
         vec![2, 0, 0],
         vec![1, 1, 1, 1],
@@ -313,6 +333,8 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
         }
         run::<T>(device, &Call::new(&op, [1, 37, 11, 64 * chunk]))?;
         run::<T>(device, &Call::new(&op, [1, 21, 0, 202]))?;
+        // A thread too many, in another warp than the one whose head it would take.
+        run::<T>(device, &Call::new(&op, [1, 4, 6, 32 * chunk]))?;
         let long = Rope {
             rotary_dim: Some(64),
             ..op.clone()
@@ -350,7 +372,11 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
                 norm: norm(form, 0.0),
                 ..op.clone()
             };
-            for dim in [4 * chunk, 96 * chunk, 22, 130] {
+            // Every number of lanes, for one of the deviations.
+            let more = [1, 4, 8, 16, 32].map(|columns| 2 * columns * chunk);
+            let more = more.into_iter().chain([2, 6, 14, 62]);
+            let more = more.filter(|_| deviation == 1e25);
+            for dim in [4 * chunk, 96 * chunk, 22, 130].into_iter().chain(more) {
                 let tiny = Rope {
                     rotary_dim: Some(dim.min(512)),
                     ..tiny.clone()
@@ -427,7 +453,7 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
                     };
                     for only in [true, false] {
                         let cache = Some(Cache { only, ..cache });
-                        let call = Call::new(&op, [2, 5, 6, head_dim]);
+                        let call = Call::new(&op, [2, 5, 8, head_dim]);
                         run::<T>(
                             device,
                             &Call {
@@ -501,10 +527,14 @@ fn run_at<T: Float>(device: &Device, call: &Call, positions: &Positions) -> Resu
     let [tokens, q_heads, k_heads, head_dim] = call.shape;
     let is_table = call.op.frequencies == Frequencies::Table;
     let pairs = call.op.rotary_dim.unwrap_or(head_dim) / 2;
-    let new =
-        |heads| Tensor::<T, 3>::new(device, [tokens, heads, head_dim], call.gap, call.deviation);
+    let new = |heads, deviation| {
+        Tensor::<T, 3>::new(device, [tokens, heads, head_dim], call.gap, deviation)
+    };
     let out = |heads| Tensor::<T, 3>::new(device, [tokens, heads, head_dim], 2 * call.gap, 55.0);
-    let (mut q, mut k, v) = (new(q_heads)?, new(k_heads)?, new(k_heads)?);
+    // Where the squares of q leave the range of f32, those of k do not.
+    let mut q = new(q_heads, call.deviation)?;
+    let mut k = new(k_heads, call.deviation.sqrt())?;
+    let v = new(k_heads, call.deviation)?;
     let (mut q_out, mut k_out) = (out(q_heads)?, out(k_heads)?);
     let shape = [TABLE, 2, pairs];
     let f32_table = Tensor::<f32, 3>::new(device, shape, 0, 0.7)?;
@@ -621,14 +651,21 @@ impl<C: Element> Pages<C> {
     }
 }
 
-/// Slots from the last one on, of which the second token has none; checked ones may be outside.
+/// Slots from the last one on and, for the last token, the first; the second token has none. Checked ones may be outside.
 fn slots(device: &Device, call: &Call) -> Result<Slots> {
     let tokens = call.shape[0];
     let Cache {
         page_size, checked, ..
     } = call.cache.unwrap_or(CACHE);
     let end = (tokens.div_ceil(page_size) + 1) * page_size;
-    let all = (0..tokens).map(|token| (token != 1).then(|| end - 1 - token));
+    let slot = |token| {
+        if token + 1 == tokens {
+            0
+        } else {
+            end - 1 - token
+        }
+    };
+    let all = (0..tokens).map(|token| (token != 1).then(|| slot(token)));
     if !checked {
         return Ok(Slots::new(&device.stream, &all.collect::<Vec<_>>())?);
     }
