@@ -35,6 +35,8 @@ pub fn record() -> Result<Vec<Recording>> {
     cusim::record(true);
     prefill_cases::<f16>(&device)?;
     prefill_cases::<bf16>(&device)?;
+    prefill_options::narrow::<f16>(&device)?;
+    prefill_options::narrow::<bf16>(&device)?;
     prefill_options::all::<f16>(&device)?;
     prefill_options::all::<bf16>(&device)?;
     prefill_options::all::<f32>(&device)?;

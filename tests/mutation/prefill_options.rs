@@ -10,6 +10,9 @@ use rand::{Rng, SeedableRng};
 
 use super::{Device, Result, Tensor};
 
+/// A sink above every logit, one among them, and two that are no numbers.
+const SINKS: [f32; 4] = [9.0, -1.5, f32::NEG_INFINITY, f32::NAN];
+
 /// Two requests, packed or in pages, with every option by turns, of heads for each of the kernels that have them.
 pub fn all<T: Float>(device: &Device) -> Result<()> {
     let size = |n: u32| n.try_into().expect("not 0");
@@ -52,7 +55,115 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             PrefillOptions::default(),
         )?;
     }
+    for head_dim in [64, 128, 256] {
+        mask_edges::<T>(device, head_dim)?;
+    }
+    // Infinite logits beside sinks.
+    for (head_dim, head_dim_v) in [(24, 40), (24, 120), (24, 264)] {
+        with_sinks::<T>(
+            device,
+            &Prefill::default(),
+            [head_dim, head_dim_v],
+            [&[5], &[9]],
+            f64::INFINITY,
+        )?;
+    }
     Ok(())
+}
+
+/// Edges of a mask in every column of a tile, for rows of each kind, in the kernels that have every option.
+fn mask_edges<T: Float>(device: &Device, head_dim: usize) -> Result<()> {
+    let window = |left, right, sink_tokens| Prefill {
+        mask: Mask::Window {
+            left: Some(left),
+            right: Some(right),
+        },
+        sink_tokens,
+        ..Prefill::default()
+    };
+    let run = |op: Prefill, queries, keys, bits: Option<TensorView<'_, u8, 3>>| {
+        let q = Tensor::<T, 3>::new(device, [queries, 1, head_dim], 0, 1.0)?;
+        let k = Tensor::<T, 3>::new(device, [keys, 1, head_dim], 0, 1.0)?;
+        let v = Tensor::<T, 3>::new(device, [keys, 1, head_dim], 0, 1.0)?;
+        let slopes = Tensor::<f32, 2>::new(device, [1, 1], 0, 0.1)?;
+        let options = PrefillOptions {
+            alibi_slopes: Some(slopes.view()?),
+            bit_mask: bits,
+            ..PrefillOptions::default()
+        };
+        packed(device, &op, &q, &k, &v, [&[queries], &[keys]], options)
+    };
+    let bits = device.stream.clone_htod(&[0xff; 128 * 16])?;
+    for shift in [0, 8] {
+        let op = window(20 + shift, 12 - shift, 0);
+        run(op, 128, 128, None)?;
+        let bits = TensorView::contiguous(bits.as_view(), [1, 128, 16])?;
+        run(op, 128, 128, Some(bits))?;
+    }
+    // A lane has two columns of every eight: the last sink token is in each in turn.
+    for column in 0..16 {
+        run(window(3, 0, column / 2 * 8 + column % 2 + 2), 3, 80, None)?;
+    }
+    Ok(())
+}
+
+/// Packed requests with sinks, under masks of which the kernels without options have no other case.
+pub fn narrow<T: Float>(device: &Device) -> Result<()> {
+    let chunked = |size: u32, causal| Prefill {
+        mask: Mask::Chunked {
+            size: size.try_into().expect("not 0"),
+            causal,
+        },
+        ..Prefill::default()
+    };
+    for dims in [[40, 40], [72, 72]] {
+        // Queries before all keys, in whole chunks and in part of one.
+        with_sinks::<T>(
+            device,
+            &chunked(11, false),
+            dims,
+            [&[37, 9], &[21, 60]],
+            1.0,
+        )?;
+        // Requests of one block and of a little more; chunks that end within a tile, and that are longer than one.
+        with_sinks::<T>(device, &chunked(8, true), dims, [&[64, 65], &[64, 40]], 1.0)?;
+        with_sinks::<T>(device, &chunked(100, false), dims, [&[20], &[200]], 1.0)?;
+        // Heads of a group in the same rows, in more than one block; buffers of tiles that have gone round before the first.
+        let window = |left| Prefill {
+            mask: Mask::Window {
+                left,
+                right: Some(0),
+            },
+            ..Prefill::default()
+        };
+        with_sinks::<T>(device, &window(None), dims, [&[100], &[100]], 1.0)?;
+        with_sinks::<T>(device, &window(Some(60)), dims, [&[20], &[330]], 1.0)?;
+        let full = Prefill::default();
+        // Logits so far apart that weights of later tiles leave their range.
+        with_sinks::<T>(device, &full, dims, [&[9], &[330]], 40.0)?;
+        with_sinks::<T>(device, &full, dims, [&[5], &[9]], f64::INFINITY)?;
+    }
+    Ok(())
+}
+
+/// Two heads to a group, each with another sink; `spread` is that of q.
+fn with_sinks<T: Float>(
+    device: &Device,
+    op: &Prefill,
+    [head_dim, head_dim_v]: [usize; 2],
+    lens: [&[usize]; 2],
+    spread: f64,
+) -> Result<()> {
+    let [queries, keys] = lens.map(|lens| lens.iter().sum());
+    let q = Tensor::<T, 3>::new(device, [queries, 4, head_dim], 8, spread)?;
+    let k = Tensor::<T, 3>::new(device, [keys, 2, head_dim], 8, 1.0)?;
+    let v = Tensor::<T, 3>::new(device, [keys, 2, head_dim_v], 8, 2.0)?;
+    let sinks = device.stream.clone_htod(&SINKS)?;
+    let options = PrefillOptions {
+        sinks: Some(TensorView::contiguous(sinks.as_view(), [4])?),
+        ..PrefillOptions::default()
+    };
+    packed(device, op, &q, &k, &v, lens, options)
 }
 
 fn options_case<T: Float>(
@@ -63,22 +174,22 @@ fn options_case<T: Float>(
     head_dim_v: usize,
 ) -> Result<()> {
     const Q_LENS: [usize; 2] = [37, 9];
-    const K_LENS: [usize; 2] = [21, 60];
+    const K_LENS: [usize; 2] = [21, 100];
     let stream = &device.stream;
     let size = |n: u32| n.try_into().expect("not 0");
     let q = Tensor::<T, 3>::new(device, [46, 4, head_dim], 8, 1.0)?;
-    let k = Tensor::<T, 3>::new(device, [81, 2, head_dim], 8, 1.0)?;
-    let v = Tensor::<T, 3>::new(device, [81, 2, head_dim_v], 8, 2.0)?;
-    let sinks = Tensor::<f32, 1>::new(device, [4], 0, 2.0)?;
+    let k = Tensor::<T, 3>::new(device, [121, 2, head_dim], 8, 1.0)?;
+    let v = Tensor::<T, 3>::new(device, [121, 2, head_dim_v], 8, 2.0)?;
+    let sinks = stream.clone_htod(&SINKS)?;
     let slopes = Tensor::<f32, 2>::new(device, [2, 4], 1, 0.2)?;
     let biases = (
-        Tensor::<f16, 4>::new(device, [1, 4, 46, 64], 3, 1.0)?,
-        Tensor::<bf16, 4>::new(device, [1, 4, 46, 64], 0, 1.0)?,
-        Tensor::<f32, 4>::new(device, [1, 4, 46, 64], 1, 1.0)?,
+        Tensor::<f16, 4>::new(device, [1, 4, 46, 104], 3, 1.0)?,
+        Tensor::<bf16, 4>::new(device, [1, 4, 46, 104], 0, 1.0)?,
+        Tensor::<f32, 4>::new(device, [1, 4, 46, 104], 1, 1.0)?,
     );
     let prefixes = stream.clone_htod(&[5, 70])?;
     let mut random = StdRng::seed_from_u64(turn as u64);
-    let bits: Vec<u8> = (0..46 * 8).map(|_| random.random()).collect();
+    let bits: Vec<u8> = (0..46 * 13).map(|_| random.random()).collect();
     let bits = stream.clone_htod(&bits)?;
     let shape = BlockShape {
         block_q: size(5),
@@ -94,7 +205,10 @@ fn options_case<T: Float>(
     let blocks = BlockMask::new(stream, shape, 2, 2, &offsets, &listed)?;
     let options = || -> Result<PrefillOptions<'_>> {
         Ok(PrefillOptions {
-            sinks: (turn != 1).then(|| sinks.view()).transpose()?,
+            sinks: match turn {
+                1 => None,
+                _ => Some(TensorView::contiguous(sinks.as_view(), [4])?),
+            },
             alibi_slopes: turn.is_multiple_of(2).then(|| slopes.view()).transpose()?,
             bias: match turn {
                 0 => Some(Bias::F16(biases.0.view()?)),
@@ -107,7 +221,7 @@ fn options_case<T: Float>(
                 _ => None,
             },
             bit_mask: match turn {
-                2 | 3 => Some(TensorView::contiguous(bits.as_view(), [1, 46, 8])?),
+                2 | 3 => Some(TensorView::contiguous(bits.as_view(), [1, 46, 13])?),
                 _ => None,
             },
             block_mask: (turn > 2).then_some(&blocks),
@@ -163,13 +277,13 @@ fn paged<T: Float>(
 ) -> Result<()> {
     let stream = &device.stream;
     let [tokens, heads, _] = q.layout.shape();
-    let k = Tensor::<T, 4>::new(device, [16, 2, 6, head_dim], 0, 1.0)?;
-    let v = Tensor::<T, 4>::new(device, [16, 2, 6, head_dim_v], 8, 1.0)?;
+    let k = Tensor::<T, 4>::new(device, [31, 2, 6, head_dim], 0, 1.0)?;
+    let v = Tensor::<T, 4>::new(device, [31, 2, 6, head_dim_v], 8, 1.0)?;
     let mut o = Tensor::<T, 3>::new(device, [tokens, heads, head_dim_v], 0, 55.0)?;
-    let table: Vec<i32> = (0..20).map(|i| i * 7 % 17).collect();
+    let table: Vec<i32> = (0..34).map(|i| i * 7 % 32).collect();
     let lens: Vec<i32> = k_lens.iter().map(|&len| len as i32).collect();
     let pages =
-        PageTable::from_device(6, 10, stream.clone_htod(&table)?, stream.clone_htod(&lens)?)?;
+        PageTable::from_device(6, 17, stream.clone_htod(&table)?, stream.clone_htod(&lens)?)?;
     let mut error = stream.alloc_zeros::<i32>(1)?;
     let cu_seqlens_q = CuSeqlens::from_lengths(stream, q_lens)?;
     let args = PrefillPagedArgs {
