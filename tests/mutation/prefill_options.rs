@@ -140,8 +140,8 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
         with_sinks::<T>(device, &window(Some(60)), dims, [&[20], &[330]], 1.0)?;
         let full = Prefill::default();
         // Logits so far apart that weights of later tiles leave their range.
-        with_sinks::<T>(device, &full, dims, [&[9], &[330]], 40.0)?;
-        with_sinks::<T>(device, &full, dims, [&[5], &[9]], f64::INFINITY)?;
+        with_sinks::<T>(device, &full, dims, [&[16], &[330]], 40.0)?;
+        with_sinks::<T>(device, &full, dims, [&[16], &[9]], f64::INFINITY)?;
     }
     Ok(())
 }
