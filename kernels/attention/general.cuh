@@ -263,7 +263,7 @@ private:
             const QueryRow query(params_, block, row);
             const RowEnd end(params_.logits, query.head, max_[half] * kLog2e, lanes_sum<kRowLanes>(sum_[half]));
             if (params_.lse != nullptr && row < row_end && threadIdx.x % kRowLanes == 0) *lse_of(params_, request, query) = end.lse;
-            if (params_.is_f32) {
+            if (kTakesF32<T> && params_.is_f32) {
                 if (row < row_end) store_f32(static_cast<float *>(params_.o) + row_index(params_.o_strides, request, query), half, end.factor);
             } else {
 #pragma unroll
@@ -272,7 +272,7 @@ private:
                         pack_f32<T>(acc_o_[n][half * 2] * end.factor, acc_o_[n][half * 2 + 1] * end.factor);
             }
         }
-        if (params_.is_f32) return;
+        if (kTakesF32<T> && params_.is_f32) return;
         __syncthreads();
         store_staged<QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end);
     }

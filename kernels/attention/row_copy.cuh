@@ -3,6 +3,8 @@
 
 #include <stdint.h>
 
+#include <type_traits>
+
 #include "../common/ptx.cuh"
 #include "../common/smem_tile.cuh"
 #include "../common/types.cuh"
@@ -12,13 +14,17 @@
 
 namespace fflash {
 
+/* Whether a kernel that computes in T takes f32 tensors too: they are computed in bf16 (src/attention/plan.rs). */
+template <class T>
+constexpr bool kTakesF32 = std::is_same<T, Bf16>::value;
+
 /*
  * Copies the 8 elements from `index` on of a tensor of T, or, rounded to nearest even, of f32; zeros, and nothing is
  * read, when they do not exist. 16-bit elements arrive asynchronously, as part of the current cp.async group.
  */
 template <class T>
 __device__ __forceinline__ void copy_chunk(char *to, const void *tensor, int64_t index, bool exists, bool is_f32) {
-    if (!is_f32) {
+    if (!kTakesF32<T> || !is_f32) {
         ptx::cp_async_16(__cvta_generic_to_shared(to), static_cast<const T *>(tensor) + index, exists ? kChunkBytes : 0);
         return;
     }

@@ -239,7 +239,7 @@ private:
         }
         __syncthreads();
         rescale_o();
-        if (params_.is_f32) {
+        if (kTakesF32<T> && params_.is_f32) {
             store_f32(request, block, row_end);
         } else {
             stage_o();
