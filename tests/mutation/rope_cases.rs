@@ -320,7 +320,7 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
         };
         // 1 to 64 lanes in 16-byte chunks; 1 to 256 lanes of single elements.
         let wide = [1, 2, 3, 4, 6, 8, 16, 20, 32, 48].map(|columns| 2 * columns * chunk);
-        for dim in wide.into_iter().chain([2, 6, 14, 22, 40, 78, 130, 270]) {
+        for dim in wide.into_iter().chain([2, 4, 6, 14, 22, 40, 78, 130, 270]) {
             let op = Rope {
                 rotary_dim: Some(dim.min(512)),
                 ..op.clone()
@@ -373,7 +373,7 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
             };
             // Every number of lanes, for one of the deviations.
             let more = [1, 4, 8, 16, 32].map(|columns| 2 * columns * chunk);
-            let more = more.into_iter().chain([2, 6, 14, 62]);
+            let more = more.into_iter().chain([2, 4, 6, 14, 62]);
             let more = more.filter(|_| deviation == 1e25);
             for dim in [4 * chunk, 96 * chunk, 22, 130].into_iter().chain(more) {
                 let tiny = Rope {
@@ -474,7 +474,13 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
                 rotary_dim: Some(8),
                 ..op.clone()
             };
-            for shape in [[2, 1, 1, 255], [1, 11, 9, 64 * chunk], [1, 0, 5, 3 * chunk]] {
+            for shape in [
+                [2, 1, 1, 255],
+                [1, 9, 10, 255],
+                [1, 11, 12, 255],
+                [1, 11, 9, 64 * chunk],
+                [1, 0, 5, 3 * chunk],
+            ] {
                 let call = Call::new(&long, shape);
                 run::<T>(device, &Call { cache, ..call })?;
             }
