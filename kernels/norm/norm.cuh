@@ -269,7 +269,8 @@ private:
         if (post) {
             multiply(x, inverse_);
             if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, params_.x_dtype);
-            if (params_.post_weight) weigh(x, slots, params_.post_weight, params_.post_weight_dtype, nullptr);
+            /* What is past the row's end is still summed up: it must stay 0. */
+            if (params_.post_weight) weigh<true>(x, slots, params_.post_weight, params_.post_weight_dtype, nullptr);
             round_to(x, slots, params_.x_dtype);
         }
 #pragma unroll
@@ -368,8 +369,8 @@ private:
 
     /* ---- out ---- */
 
-    /* x * w, x * (1 + w), and what `bias` (may be null) adds. */
-    template <int kCount>
+    /* x * w, x * (1 + w), and what `bias` (may be null) adds. Where there is no chunk, x is anything without kZero. */
+    template <bool kZero, int kCount>
     __device__ __forceinline__ void weigh(Values<kCount> &x, SlotsOf<kCount> slots, const void *weight, int dtype,
                                           const void *bias) const {
         constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
@@ -378,7 +379,7 @@ private:
         for (int n = 0; n < kCount; n += kPart) {
             const auto part = slots.template part<kPart>(n);
             Values<kPart> w;
-            load<false>(w, part, weight, dtype);
+            load<kZero>(w, part, weight, dtype);
             if (bias) {
                 Values<kPart> b;
                 load<false>(b, part, bias, params_.bias_dtype);
@@ -428,7 +429,7 @@ private:
             }
             if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, again_dtype_);
             if (place_.weight) {
-                weigh(x, slots, place_.weight, params_.weight_dtype, params_.bias);
+                weigh<false>(x, slots, place_.weight, params_.weight_dtype, params_.bias);
             } else if (params_.bias) {
                 combine(x, slots, params_.bias, params_.bias_dtype, [](float y, float b) { return y + b; });
             }
@@ -457,7 +458,7 @@ private:
                 }
             } else {
                 multiply(x, inverse_);
-                weigh(x, slots, place_.weight, params_.weight_dtype, nullptr);
+                weigh<false>(x, slots, place_.weight, params_.weight_dtype, nullptr);
             }
         }
     }

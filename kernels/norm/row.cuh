@@ -109,8 +109,12 @@ __device__ __forceinline__ void load(Chunk<T, kWidth> (&chunks)[kCount], Slots<T
     const auto *from = static_cast<const Chunk<T, kWidth> *>(row) + slots.first;
 #pragma unroll
     for (int n = 0; n < kCount; ++n) {
-        if (kZero) chunks[n] = {};
-        load_if(slots.has(n), chunks[n], from + n * slots.stride());
+        if constexpr (Traits::kFull) {
+            chunks[n] = from[n * slots.stride()];
+        } else {
+            if (kZero) chunks[n] = {};
+            load_if(slots.has(n), chunks[n], from + n * slots.stride());
+        }
     }
 }
 
@@ -134,7 +138,11 @@ __device__ __forceinline__ void store(float (&x)[kCount][kWidth], Slots<Traits, 
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
             const Chunk<T, kWidth> chunk = pack<T>(x[n]);
-            store_if(slots.has(n), to + n * slots.stride(), chunk);
+            if constexpr (Traits::kFull) {
+                to[n * slots.stride()] = chunk;
+            } else {
+                store_if(slots.has(n), to + n * slots.stride(), chunk);
+            }
             if constexpr (kKeep) unpack(x[n], chunk);
         }
     });
