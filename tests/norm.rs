@@ -188,6 +188,9 @@ fn case(width: impl Strategy<Value = usize>) -> impl Strategy<Value = Case> {
         (op(), operands(), 1..12usize, columns, drawn).prop_map(
             move |(op, operands, rows, columns, (at, vectors, spread, seed))| {
                 let is_post = operands.post.is_some();
+                let rows = if width > 2000 { rows.min(3) } else { rows };
+                // Few numbers may be rounded exactly by luck, and nothing is twice as good as that.
+                let enough = 32usize.div_ceil(columns.unwrap_or(width));
                 Case {
                     op: Norm {
                         columns,
@@ -199,7 +202,7 @@ fn case(width: impl Strategy<Value = usize>) -> impl Strategy<Value = Case> {
                         ..op
                     },
                     operands,
-                    rows: if width > 2000 { rows.min(3) } else { rows },
+                    rows: rows.max(enough),
                     width,
                     at,
                     vectors,
