@@ -21,6 +21,8 @@ pub fn record(device: &Device) -> Result<()> {
     options::<bf16, f32>(device, &[36, 516])?;
     options::<f32, bf16>(device, &[133])?;
     options::<f16, f32>(device, &[133])?;
+    ends_of_columns::<f16>(device)?;
+    ends_of_columns::<bf16>(device)?;
     quantised::<f16>(device, [64, 512, 1152])?;
     quantised::<bf16>(device, [64, 512, 1152])?;
     quantised::<f32>(device, [64, 256, 1152])?;
@@ -306,6 +308,22 @@ fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> 
                 ..WEIGHT
             };
             every::<X, Y, X>(device, &layer, with, [5, width], unit, 1.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Norms of the first columns that end at every element of every chunk of a thread: two threads have a row.
+fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
+    for chunks in [7, 5, 3, 2] {
+        let width = 8 * chunks;
+        for columns in (1..width).filter(|columns| columns / 8 % 2 == 0) {
+            let op = Norm {
+                statistics: Statistics::Deviation,
+                columns: Some(columns),
+                ..Norm::from(RMS)
+            };
+            every::<T, T, T>(device, &op, NOTHING, [1, width], 0, 1.0)?;
         }
     }
     Ok(())
