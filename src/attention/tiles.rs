@@ -89,14 +89,13 @@ impl Tile {
         let tiles = (STAGES_K + stages_v) * self.block_n * row_bytes + shared_by_teams;
         let q = self.block_m * row_bytes;
         let references = self.block_m * 4 * 4;
-        references
-            + if self.held_q < self.head_dim {
-                tiles + q
-            } else if q > tiles {
-                q
-            } else {
-                tiles
-            }
+        if self.held_q < self.head_dim {
+            tiles + q + references
+        } else if q > tiles {
+            q + references
+        } else {
+            tiles + references
+        }
     }
 }
 
