@@ -22,6 +22,9 @@ pub struct Explanation {
     /// that come and go.
     #[serde(default)]
     pub code: String,
+    /// What a line contains that the function was inlined into, directly or through others; any when empty.
+    #[serde(default)]
+    pub inlined_at: String,
     /// What the instruction contains; any instruction when empty.
     #[serde(default)]
     pub instruction: String,
@@ -46,11 +49,15 @@ pub struct Site {
     pub line: u32,
     /// What is there, without the blanks around it; empty when the file cannot be read.
     pub code: String,
+    /// The lines that the function was inlined into, the innermost call first.
+    pub inlined_at: Vec<Site>,
 }
 
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file, self.line, self.code)
+        write!(f, "{}:{}: {}", self.file, self.line, self.code)?;
+        let mut callers = self.inlined_at.iter();
+        callers.try_for_each(|caller| write!(f, "\n      in {caller}"))
     }
 }
 
@@ -69,11 +76,15 @@ impl Explanations {
 
     /// Where a mutant is.
     pub fn site(&mut self, mutant: &Mutant) -> Site {
-        let (path, line) = match &mutant.source {
-            Some((path, line)) => (&**path, *line),
-            None => ("", 0),
-        };
-        self.sources.site(path, line)
+        let places = mutant.source.iter();
+        let sites = places.map(|(path, line)| self.sources.site(path, *line));
+        let mut sites: Vec<Site> = sites.collect();
+        if sites.is_empty() {
+            sites.push(self.sources.site("", 0));
+        }
+        let inlined_at = sites.split_off(1);
+        let site = sites.remove(0);
+        Site { inlined_at, ..site }
     }
 
     /// The first explanation of a survivor. The list notes that it was needed.
@@ -85,6 +96,7 @@ impl Explanations {
                 kinds,
                 file,
                 code,
+                inlined_at,
                 instruction,
                 why: _,
             } = explanation;
@@ -94,6 +106,11 @@ impl Explanations {
                 && kinds.contains(&survivor.kind)
                 && Path::new(&site.file).ends_with(file)
                 && site.code.contains(code)
+                && (inlined_at.is_empty()
+                    || site
+                        .inlined_at
+                        .iter()
+                        .any(|at| at.code.contains(inlined_at)))
                 && survivor.instruction.contains(instruction)
         })?;
         self.used[found] = true;
@@ -137,6 +154,7 @@ impl Sources {
             file: file.clone(),
             line,
             code: code.cloned().unwrap_or_default(),
+            inlined_at: Vec::new(),
         }
     }
 

@@ -24,13 +24,14 @@ mod slice;
 mod tests;
 
 use std::fmt;
+use std::iter::successors;
 use std::sync::Arc;
 
 pub use explain::{Explanation, Explanations, Site};
 pub use judge::{Judgement, Subject, SubjectError, Verdict, judge_all};
 
 use crate::program::text::Names;
-use crate::ptx::ast::{Instruction, Module};
+use crate::ptx::ast::{Instruction, Loc, Module};
 
 /// What a mutant is a test of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,8 +144,9 @@ pub struct Mutant {
     pub instruction: String,
     /// Its line in the PTX text.
     pub ptx_line: u32,
-    /// File and line of the CUDA source, where the module tells.
-    pub source: Option<(Arc<str>, u32)>,
+    /// File and line of the CUDA source, where the module tells, and behind it those of the calls that this
+    /// was inlined through, the innermost first.
+    pub source: Vec<(Arc<str>, u32)>,
     /// Index of the function, and of the instruction in it.
     at: (usize, usize),
     /// What stands there instead; `None` when nothing does.
@@ -161,7 +163,7 @@ impl fmt::Display for Mutant {
             ..
         } = self;
         write!(f, "{kernel}: {} `{instruction}`", kind.name())?;
-        match &self.source {
+        match self.source.first() {
             Some((path, line)) => write!(f, " at {path}:{line} (PTX line {ptx_line})"),
             None => write!(f, " at PTX line {ptx_line}"),
         }
@@ -186,7 +188,9 @@ pub fn mutants(module: &Module, kernel: &str) -> Vec<Mutant> {
         let addresses = slice::shared_addresses(body);
         for (index, instruction) in body.instructions.iter().enumerate() {
             for (kind, change) in change::changes(instruction, &addresses) {
-                let source = instruction.loc.and_then(|loc| {
+                let caller = |loc: &Loc| module.callers.get(loc.caller? as usize).copied();
+                let places = successors(instruction.loc, caller);
+                let source = places.map_while(|loc| {
                     let path = module.files.get(&loc.file)?;
                     Some((path.clone(), loc.line))
                 });
@@ -195,7 +199,7 @@ pub fn mutants(module: &Module, kernel: &str) -> Vec<Mutant> {
                     kind,
                     instruction: names.instruction(instruction),
                     ptx_line: instruction.line,
-                    source,
+                    source: source.collect(),
                     at: (at, index),
                     change,
                 });

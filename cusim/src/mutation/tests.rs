@@ -243,6 +243,7 @@ fn survivors_are_explained_by_what_their_line_says() {
         kinds: vec![Kind::OffByOne],
         file: "exchange.cu".to_owned(),
         code: code.to_owned(),
+        inlined_at: String::new(),
         instruction: "setp".to_owned(),
         why: "for a test".to_owned(),
     };
@@ -262,5 +263,23 @@ fn survivors_are_explained_by_what_their_line_says() {
     assert_eq!(explanations.explain(&barrier), None);
     let stale: Vec<_> = explanations.stale().collect();
     assert_eq!(stale, [&list[0], &list[1], &list[3]]);
+
+    let calls = [("bla", "a"), ("exchange", "gone"), ("exchange", "last")];
+    let list = calls.map(|(kernels, caller)| Explanation {
+        inlined_at: caller.to_owned(),
+        ..explanation(kernels, "__sync")
+    });
+    let mut explanations = Explanations::new(list.to_vec(), &root);
+    assert_eq!(explanations.explain(&mutant), None, "called by nothing");
+    let (path, line) = mutant.source[0].clone();
+    let source = [line, line + 1, 1]
+        .map(|line| (path.clone(), line))
+        .to_vec();
+    let inlined = Mutant { source, ..mutant };
+    assert_eq!(
+        explanations.site(&inlined).to_string(),
+        "src/exchange.cu:3: __syncthreads();\n      in src/exchange.cu:4: last\n      in src/exchange.cu:1: a"
+    );
+    assert_eq!(explanations.explain(&inlined), Some(&list[2]));
     std::fs::remove_dir_all(root).expect("it was there");
 }
