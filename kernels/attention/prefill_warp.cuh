@@ -170,7 +170,7 @@ public:
         }
     }
 
-    OnlineSoftmax<kMTiles, Traits::kThreads> softmax;
+    typename Traits::Softmax softmax;
     float acc_o[kOMTiles][kOTiles][4];
 
 private:

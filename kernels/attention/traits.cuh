@@ -7,6 +7,7 @@
 
 #include "../common/fragment.cuh"
 #include "../common/smem_tile.cuh"
+#include "softmax.cuh"
 
 namespace fflash {
 
@@ -51,7 +52,6 @@ struct PrefillTraits {
     static constexpr int kThreads = kWarps * kWarpSize;
     static constexpr int kWarpRows = kBlockM / kWarps;
     static constexpr int kMTiles = kWarpRows / kMmaM;          /* accumulator rows of a warp, in tiles of 16 */
-    static constexpr int kRows = kMTiles * kLaneRows;          /* query rows that one lane has a share of */
     static constexpr int kTeam = Tile::kTeam;
     static constexpr int kOMTiles = kTeam * kMTiles;           /* the same of O, of which a warp has kOColumns columns */
     static constexpr int kOColumns = kHeadDim / kTeam;
@@ -73,6 +73,7 @@ struct PrefillTraits {
 
     using QTile = SmemTile<kBlockM, kHeadDim>;
     using KvTile = SmemTile<kBlockN, kHeadDim>;
+    using Softmax = OnlineSoftmax<kMTiles, kThreads>;
 
     /* While a tile is multiplied the next is on its way, and one barrier per tile suffices. V is needed a step longer; teams load
      * it a step later. */
@@ -93,7 +94,7 @@ struct PrefillTraits {
     static constexpr int kSmemQEnd = kSmemQ + QTile::kBytes;
     /* References of rows of large logits (softmax.cuh). */
     static constexpr int kSmemFar = kSmemQEnd > kSmemTeamEnd ? kSmemQEnd : kSmemTeamEnd;
-    static constexpr int kSmemBytes = kSmemFar + kRows * kThreads * 4;
+    static constexpr int kSmemBytes = kSmemFar + Softmax::kFarBytes;
 
     static_assert(sizeof(Element) == 2, "fragments hold pairs of 16-bit elements");
     static_assert(kWarps * kMTiles * kMmaM == kBlockM, "warps split the rows evenly");
