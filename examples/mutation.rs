@@ -1,7 +1,7 @@
 //! Breaks every kernel in one place at a time and tells which of the mutants the emulator catches.
 //!
 //! ```text
-//! cargo run --release --example mutation [part of a kernel's name]
+//! cargo run --release --example mutation [a kernel's name, or a part of several]
 //! ```
 //!
 //! What survives must be explained in tests/mutation/explained.toml; otherwise the exit status is 1.
@@ -23,7 +23,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let mut explanations = explained::read()?;
     let mut recordings = cases::record()?;
-    recordings.retain(|recording| recording.kernel.contains(&wanted));
+    let is_whole = recordings.iter().any(|launch| launch.kernel == wanted);
+    recordings.retain(|launch| match is_whole {
+        true => launch.kernel == wanted,
+        false => launch.kernel.contains(&wanted),
+    });
     let (mut caught, mut total, mut explained, mut unexplained) = (0, 0, 0, 0);
     for subject in Subject::all(recordings)? {
         let mutants = subject.mutants();

@@ -68,6 +68,18 @@ struct Tensor<T, const R: usize> {
     layout: Layout<R>,
 }
 
+/// Every index of a shape, the last axis fastest.
+fn indices<const R: usize>(shape: [usize; R]) -> impl Iterator<Item = [usize; R]> {
+    (0..shape.iter().product()).map(move |mut rest| {
+        let mut index = [0; R];
+        for axis in (0..R).rev() {
+            index[axis] = rest % shape[axis];
+            rest /= shape[axis];
+        }
+        index
+    })
+}
+
 impl<T: Element, const R: usize> Tensor<T, R> {
     /// Row-major, with `gap` elements behind every row and one row of them behind every matrix.
     fn new(device: &Device, shape: [usize; R], gap: usize, deviation: f64) -> Result<Self> {
@@ -83,13 +95,7 @@ impl<T: Element, const R: usize> Tensor<T, R> {
         let layout = Layout::strided(shape, strides, 0);
         let mut data = vec![T::from_f64(f64::NAN); layout.span()?];
         let mut random = StdRng::seed_from_u64(shape.iter().sum::<usize>() as u64);
-        for linear in 0..layout.len()? {
-            let mut rest = linear;
-            let mut index = [0; R];
-            for axis in (0..R).rev() {
-                index[axis] = rest % shape[axis];
-                rest /= shape[axis];
-            }
+        for index in indices(shape) {
             let value = random.sample::<f64, _>(StandardNormal);
             data[layout.position(index)] = T::from_f64(value * deviation);
         }
@@ -97,6 +103,17 @@ impl<T: Element, const R: usize> Tensor<T, R> {
         data.resize(data.len().max(1), T::from_f64(f64::NAN));
         let data = device.stream.clone_htod(&data)?;
         Ok(Self { data, layout })
+    }
+
+    /// Sets the elements that `value` gives something for.
+    fn set(&mut self, device: &Device, value: impl Fn([usize; R]) -> Option<f64>) -> Result<()> {
+        let mut data = device.stream.clone_dtoh(&self.data)?;
+        for index in indices(self.layout.shape()) {
+            if let Some(value) = value(index) {
+                data[self.layout.position(index)] = T::from_f64(value);
+            }
+        }
+        Ok(device.stream.memcpy_htod(&data, &mut self.data)?)
     }
 
     fn view(&self) -> Result<TensorView<'_, T, R>> {

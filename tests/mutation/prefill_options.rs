@@ -1,5 +1,7 @@
 //! Launches of the prefill kernels that have every option.
 
+use std::ops::Range;
+
 use ferroflash::{
     Bias, BlockMask, BlockShape, CuSeqlens, Float, Mask, PageLayout, PageTable, Prefill,
     PrefillOptions, PrefillPagedArgs, PrefillVarlenArgs, TensorView, TensorViewMut,
@@ -57,7 +59,9 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     }
     for head_dim in [64, 128, 256] {
         mask_edges::<T>(device, head_dim)?;
+        unseen_keys::<T>(device, [head_dim; 2], 128, true)?;
     }
+    unseen_keys::<T>(device, [576, 512], 32, false)?;
     // Infinite logits beside sinks.
     for (head_dim, head_dim_v) in [(24, 40), (24, 120), (24, 264)] {
         with_sinks::<T>(
@@ -142,8 +146,79 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
         // Logits so far apart that weights of later tiles leave their range.
         with_sinks::<T>(device, &full, dims, [&[16], &[330]], 40.0)?;
         with_sinks::<T>(device, &full, dims, [&[16], &[9]], f64::INFINITY)?;
+        nan_beside_sinks::<T>(device, dims)?;
+    }
+    for head_dim in [64, 128, 256] {
+        unseen_keys::<T>(device, [head_dim; 2], 128, false)?;
+        far_logits::<T>(device, head_dim)?;
     }
     Ok(())
+}
+
+/// Blocks whose rows see different keys. Keys that no row of a block sees are not read: there is NaN, which leaves
+/// the block's own rows as they are. `rows` are those of a block.
+fn unseen_keys<T: Float>(
+    device: &Device,
+    dims: [usize; 2],
+    rows: usize,
+    with_slopes: bool,
+) -> Result<()> {
+    let chunked = |size: usize| Mask::Chunked {
+        size: (size as u32).try_into().expect("not 0"),
+        causal: false,
+    };
+    let run = |mask, group, queries, keys, spoiled: Range<usize>| {
+        let op = Prefill {
+            mask,
+            ..Prefill::default()
+        };
+        let q = Tensor::<T, 3>::new(device, [queries, group, dims[0]], 0, 1.0)?;
+        let mut k = Tensor::<T, 3>::new(device, [keys, 1, dims[0]], 0, 1.0)?;
+        let mut v = Tensor::<T, 3>::new(device, [keys, 1, dims[1]], 0, 1.0)?;
+        for tensor in [&mut k, &mut v] {
+            tensor.set(device, |[key, ..]| {
+                spoiled.contains(&key).then_some(f64::NAN)
+            })?;
+        }
+        let slopes = Tensor::<f32, 2>::new(device, [1, group], 0, 0.1)?;
+        let options = PrefillOptions {
+            alibi_slopes: with_slopes.then(|| slopes.view()).transpose()?,
+            ..PrefillOptions::default()
+        };
+        packed(device, &op, &q, &k, &v, [&[queries], &[keys]], options)
+    };
+    run(Mask::Causal, 1, 2 * rows, 2 * rows, rows..2 * rows)?;
+    // Two heads of a group in the rows of a block.
+    run(Mask::Causal, 2, rows, rows, rows / 2..rows)?;
+    let whole = chunked(rows);
+    run(whole, 1, 2 * rows, 2 * rows, rows..2 * rows)?;
+    run(whole, 1, 2 * rows, 2 * rows, 0..rows)?;
+    // The first block stands before all keys.
+    run(whole, 1, 2 * rows, rows, 0..rows)?;
+    // A block in two chunks, of which the first sees several tiles; one that is before all keys in part.
+    let longer = chunked(rows / 2 * 3);
+    run(longer, 1, 2 * rows, 2 * rows, 0..0)?;
+    run(longer, 1, 2 * rows, rows / 2 * 3, 0..0)
+}
+
+/// Logits near each other and far from 0, for rows of each kind: references that rest in shared memory, and sums of rounded
+/// weights, whose rounding shows in few elements of o.
+fn far_logits<T: Float>(device: &Device, head_dim: usize) -> Result<()> {
+    let near = |spread| Tensor::<T, 3>::new(device, [128, 4, head_dim], 0, spread);
+    let (mut q, mut k, v) = (near(1.0)?, near(1.0)?, near(2.0)?);
+    for tensor in [&mut q, &mut k] {
+        tensor.set(device, |[.., column]| (column == 0).then_some(400.0))?;
+    }
+    let op = Prefill::default();
+    packed(
+        device,
+        &op,
+        &q,
+        &k,
+        &v,
+        [&[128], &[128]],
+        PrefillOptions::default(),
+    )
 }
 
 /// Two heads to a group, each with another sink; `spread` is that of q.
@@ -158,12 +233,30 @@ fn with_sinks<T: Float>(
     let q = Tensor::<T, 3>::new(device, [queries, 4, head_dim], 8, spread)?;
     let k = Tensor::<T, 3>::new(device, [keys, 2, head_dim], 8, 1.0)?;
     let v = Tensor::<T, 3>::new(device, [keys, 2, head_dim_v], 8, 2.0)?;
+    beside_sinks(device, op, [&q, &k, &v], lens)
+}
+
+/// Logits of which one is NaN and the others are ordinary, for rows of each kind.
+fn nan_beside_sinks<T: Float>(device: &Device, dims: [usize; 2]) -> Result<()> {
+    let q = Tensor::<T, 3>::new(device, [128, 4, dims[0]], 0, 1.0)?;
+    let mut k = Tensor::<T, 3>::new(device, [9, 2, dims[0]], 0, 1.0)?;
+    let v = Tensor::<T, 3>::new(device, [9, 2, dims[1]], 0, 1.0)?;
+    k.set(device, |[key, ..]| (key == 7).then_some(f64::NAN))?;
+    beside_sinks(device, &Prefill::default(), [&q, &k, &v], [&[128], &[9]])
+}
+
+fn beside_sinks<T: Float>(
+    device: &Device,
+    op: &Prefill,
+    [q, k, v]: [&Tensor<T, 3>; 3],
+    lens: [&[usize]; 2],
+) -> Result<()> {
     let sinks = device.stream.clone_htod(&SINKS)?;
     let options = PrefillOptions {
         sinks: Some(TensorView::contiguous(sinks.as_view(), [4])?),
         ..PrefillOptions::default()
     };
-    packed(device, op, &q, &k, &v, lens, options)
+    packed(device, op, q, k, v, lens, options)
 }
 
 fn options_case<T: Float>(
