@@ -316,3 +316,23 @@ __device__ __forceinline__ void unfenced_blocks_body(uint32_t *out, const uint32
     out[word()] = kTable[threadIdx.x];
 }
 PAIR(unfenced_blocks)
+
+__constant__ uint32_t kWeights[64] = {1, 2, 3};
+
+template <bool kFaulty>
+__device__ __forceinline__ void constant_past_body(uint32_t *out, const uint32_t *in) {
+    out[word()] = in[word()] * kWeights[threadIdx.x + (kFaulty ? 1 : 0)];
+}
+PAIR(constant_past)
+
+// The two buffers as one parameter.
+struct Buffers {
+    uint32_t *all[2];
+};
+
+template <bool kFaulty>
+__device__ __forceinline__ void parameter_past_body(const Buffers &buffers) {
+    buffers.all[0][word()] = buffers.all[threadIdx.x / (kFaulty ? 16 : 32)] != nullptr;
+}
+extern "C" __global__ void parameter_past(const __grid_constant__ Buffers buffers) { parameter_past_body<true>(buffers); }
+extern "C" __global__ void parameter_past_clean(const __grid_constant__ Buffers buffers) { parameter_past_body<false>(buffers); }

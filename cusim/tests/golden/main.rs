@@ -99,6 +99,8 @@ pairs! {
     misaligned: MisalignedAddress,
     shared_past: IllegalAddress,
     local_past: IllegalAddress,
+    constant_past: IllegalAddress,
+    parameter_past: IllegalAddress,
     wild: IllegalAddress,
     uninitialized_shared: Uninitialized,
     race_read_after_write: Race,
