@@ -15,6 +15,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use cusim::mutation::{Subject, judge_all};
+use ferroflash::Kernels;
 use indicatif::{ProgressBar, ProgressStyle};
 
 const THREADS: usize = 2;
@@ -22,12 +23,11 @@ const THREADS: usize = 2;
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let mut explanations = explained::read()?;
-    let mut recordings = cases::record()?;
-    let is_whole = recordings.iter().any(|launch| launch.kernel == wanted);
-    recordings.retain(|launch| match is_whole {
-        true => launch.kernel == wanted,
-        false => launch.kernel.contains(&wanted),
-    });
+    let is_whole = Kernels::names().any(|name| name == wanted);
+    let recordings = cases::record(|kernel| match is_whole {
+        true => kernel == wanted,
+        false => kernel.contains(&wanted),
+    })?;
     let (mut caught, mut total, mut explained, mut unexplained) = (0, 0, 0, 0);
     for subject in Subject::all(recordings)? {
         let mutants = subject.mutants();

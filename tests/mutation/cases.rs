@@ -3,6 +3,7 @@
 #[path = "norm_cases.rs"]
 mod norm_cases;
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -24,34 +25,41 @@ mod rope_cases;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Launches every case on the emulator and returns the recordings.
-pub fn record() -> Result<Vec<Recording>> {
+/// Launches every case on the emulator and returns the recordings of the kernels that are wanted.
+pub fn record(wanted: impl Fn(&str) -> bool) -> Result<Vec<Recording>> {
     cusim::Device::select(cusim::Choice::Cusim)?;
     let context = CudaContext::new(0)?;
     let device = Device {
         stream: context.default_stream(),
         kernels: Kernels::load(&context)?,
     };
+    let parts: [fn(&Device) -> Result<()>; _] = [
+        prefill_cases::<f16>,
+        prefill_cases::<bf16>,
+        prefill_options::narrow::<f16>,
+        prefill_options::narrow::<bf16>,
+        prefill_options::all::<f16>,
+        prefill_options::all::<bf16>,
+        prefill_options::all::<f32>,
+        norm_cases::record,
+        rope_cases::all::<f16>,
+        rope_cases::all::<bf16>,
+        rope_cases::all::<f32>,
+    ];
+    let (mut recordings, mut seen) = (Vec::new(), HashSet::new());
     cusim::record(true);
-    prefill_cases::<f16>(&device)?;
-    prefill_cases::<bf16>(&device)?;
-    prefill_options::narrow::<f16>(&device)?;
-    prefill_options::narrow::<bf16>(&device)?;
-    prefill_options::all::<f16>(&device)?;
-    prefill_options::all::<bf16>(&device)?;
-    prefill_options::all::<f32>(&device)?;
-    norm_cases::record(&device)?;
-    rope_cases::all::<f16>(&device)?;
-    rope_cases::all::<bf16>(&device)?;
-    rope_cases::all::<f32>(&device)?;
-    let recordings = cusim::take_recordings();
+    for part in parts {
+        part(&device)?;
+        // Gigabytes in all.
+        for recording in cusim::take_recordings() {
+            seen.insert(recording.kernel.clone());
+            if wanted(&recording.kernel) {
+                recordings.push(recording);
+            }
+        }
+    }
     cusim::record(false);
-    let without_case = Kernels::names().find(|name| {
-        !recordings
-            .iter()
-            .any(|recording| recording.kernel == **name)
-    });
-    match without_case {
+    match Kernels::names().find(|&name| !seen.contains(name)) {
         Some(kernel) => Err(format!("{kernel} has no case").into()),
         None => Ok(recordings),
     }

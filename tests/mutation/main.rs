@@ -48,7 +48,6 @@ fn few_mutants_of_the_sample_survive_unexplained() {
     let number = number();
     println!("FERROFLASH_MUTATION_SAMPLE={number}");
     let mut explanations = explained::read().expect("the list");
-    let mut recordings = cases::record().expect("the launches");
     // One kernel of each family.
     let mut kernels: Vec<String> = ["prefill", "norm", "rope"]
         .map(|family| {
@@ -60,7 +59,8 @@ fn few_mutants_of_the_sample_survive_unexplained() {
         })
         .into();
     let (mut survivors, mut judged) = (Vec::new(), 0);
-    recordings.retain(|recording| kernels.contains(&recording.kernel));
+    let wanted = |kernel: &str| kernels.iter().any(|name| name == kernel);
+    let recordings = cases::record(wanted).expect("the launches");
     for subject in Subject::all(recordings).expect("kernels that run") {
         kernels.retain(|kernel| kernel != subject.kernel());
         let all = subject.mutants();
