@@ -8,14 +8,14 @@
  *         kEvery   everything, as the parameters say: branches that all threads take alike, none inside a loop over elements.
  * Grid    x = for each part ceil(rows / block rows).
  *
- * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, up
- * to kSharedBytes of it, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
- *                                      read once: in registers   and in shared memory
- *   kPlain, kAdd: f16, bf16                      32768 columns          81920 columns
- *                 f32                            16384                  40960
- *   kEvery: chunks of 8                          16384                  65536
- *           chunks of 4 (mixed types, f32)        8192                  32768
- *           chunks of 1                           2048                  26624
+ * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, as
+ * much as the launch gives, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
+ *                                      read once: in registers   and in shared memory of sm_80   of sm_90
+ *   kPlain, kAdd: f16, bf16                      32768 columns                 115968 columns     148736 columns
+ *                 f32                            16384                          57984              74368
+ *   kEvery: chunks of 8                          16384                          99584             132352
+ *           chunks of 4 (mixed types, f32)        8192                          49792              66176
+ *           chunks of 1                           2048                          43648              60032
  * Blocks of kPlain and kAdd whose rows all exist and fill their threads' slots take code of their own, without guards.
  *
  * Shared memory: dynamic as above; static 256 bytes, two partial results per warp for each of two reductions in turn (row.cuh).
@@ -38,7 +38,7 @@
  *
  * Preconditions (checked by the host): rows >= 1, width >= 1, 1 <= stat_width <= width, eps finite and not negative; a block is whole
  * warps, at most kThreads threads; lanes * kSlots chunks cover the row, or lanes = kThreads and dynamic shared memory
- * is as above. The width is a whole number of chunks, addresses and row strides are multiples of a chunk of their type.
+ * is whole steps of a warp (512 bytes), enough for the tail or as much as there is. The width is a whole number of chunks, addresses and row strides are multiples of a chunk of their type.
  * Outputs may be inputs of the same type and strides; otherwise nothing overlaps an output. The width is a multiple of group.
  *
  * Source: Zhang, Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467); Ba et al., "Layer Normalization" (arXiv
@@ -60,7 +60,6 @@ class NormRow {
     using Kept = Chunk<typename Traits::Kept, Traits::kWidth>;
     static constexpr int kWidth = Traits::kWidth;
     static constexpr int kSlots = Traits::kSlots;
-    static constexpr int kSharedChunks = Traits::kSharedBytes / int(sizeof(Kept));
     template <int kCount>
     using Values = float[kCount][kWidth];
     template <int kCount>
@@ -74,6 +73,7 @@ public:
           place_(place),
           chunks_(place.exists ? uint32_t(params.width) / kWidth : 0),
           kept_(reinterpret_cast<Kept *>(kept)),
+          kept_chunks_(ptx::dynamic_shared_bytes() / uint32_t(sizeof(Kept))),
           reduce_(partials),
           quantised_(params, place.row),
           slots_(SlotsOf<kSlots>::in_registers(chunks_)),
@@ -144,8 +144,8 @@ private:
     /* Where shared memory has a chunk of the tail, and whether it has room for those of a step. */
     __device__ __forceinline__ static int kept_at(int chunk) { return chunk - int(blockDim.x) * kSlots; }
     template <int kCount>
-    __device__ __forceinline__ static bool is_kept(SlotsOf<kCount> slots) {
-        return kept_at(slots.at(kCount - 1)) < kSharedChunks;
+    __device__ __forceinline__ bool is_kept(SlotsOf<kCount> slots) const {
+        return kept_at(slots.at(kCount - 1)) < kept_chunks_;
     }
 
     template <int kCount>
@@ -392,6 +392,7 @@ private:
     const NormPlace<Traits> place_;
     const int chunks_; /* 0 past the last row */
     Kept *const kept_;
+    const int kept_chunks_; /* that it has room for */
     RowReduction<Traits> reduce_;
     const QuantisedRow quantised_;
     const Slots<Traits, kSlots> slots_;

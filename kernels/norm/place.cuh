@@ -16,7 +16,6 @@ struct NormTraits : RowTraits<T_, kWidth_, kShort_> {
     static constexpr int kSlots = kEvery ? 4 : 8;             /* chunks of a thread in registers */
     static constexpr int kPart = kForm == Form::kAdd ? 2 : 4; /* of which operands are loaded at a time */
     static constexpr int kTailSlots = kWidth_ > 1 ? 1 : 4;    /* of a step beyond them: a warp has whole groups */
-    static constexpr int kSharedBytes = 96 * 1024;
 };
 
 /* Where a row lies. Out is Any where it may be quantised. */
