@@ -73,7 +73,6 @@ public:
           place_(place),
           chunks_(place.exists ? uint32_t(params.width) / kWidth : 0),
           kept_(reinterpret_cast<Kept *>(kept)),
-          kept_chunks_(ptx::dynamic_shared_bytes() / uint32_t(sizeof(Kept))),
           reduce_(partials),
           quantised_(params, place.row),
           slots_(SlotsOf<kSlots>::in_registers(chunks_)),
@@ -144,8 +143,8 @@ private:
     /* Where shared memory has a chunk of the tail, and whether it has room for those of a step. */
     __device__ __forceinline__ static int kept_at(int chunk) { return chunk - int(blockDim.x) * kSlots; }
     template <int kCount>
-    __device__ __forceinline__ bool is_kept(SlotsOf<kCount> slots) const {
-        return kept_at(slots.at(kCount - 1)) < kept_chunks_;
+    __device__ __forceinline__ static bool is_kept(SlotsOf<kCount> slots) {
+        return kept_at(slots.at(kCount - 1)) < int(ptx::dynamic_shared_bytes() / uint32_t(sizeof(Kept)));
     }
 
     template <int kCount>
@@ -392,7 +391,6 @@ private:
     const NormPlace<Traits> place_;
     const int chunks_; /* 0 past the last row */
     Kept *const kept_;
-    const int kept_chunks_; /* that it has room for */
     RowReduction<Traits> reduce_;
     const QuantisedRow quantised_;
     const Slots<Traits, kSlots> slots_;
