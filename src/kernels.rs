@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaContext, CudaFunction};
 use cudarc::nvrtc::Ptx;
@@ -29,6 +30,7 @@ pub(crate) static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/kernel_
 pub struct Kernels {
     context: Arc<CudaContext>,
     functions: HashMap<Variant, CudaFunction>,
+    shared_per_block: u32,
 }
 
 impl Kernels {
@@ -42,6 +44,8 @@ impl Kernels {
             return Err(Error::KernelsNotBuilt);
         }
         check_capability(context.compute_capability()?)?;
+        let shared_per_block =
+            context.attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32;
         let variants: HashMap<String, Variant> = Variant::all()
             .into_iter()
             .map(|variant| (variant.to_string(), variant))
@@ -52,7 +56,7 @@ impl Kernels {
             for symbol in image.symbols {
                 if let Some(&variant) = variants.get(*symbol) {
                     let function = module.load_function(symbol)?;
-                    if let Some(bytes) = max_dynamic_shared(variant) {
+                    if let Some(bytes) = max_dynamic_shared(variant, shared_per_block) {
                         function.set_attribute(
                             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                             bytes as i32,
@@ -65,6 +69,7 @@ impl Kernels {
         Ok(Self {
             context: context.clone(),
             functions,
+            shared_per_block,
         })
     }
 
@@ -76,6 +81,11 @@ impl Kernels {
     /// The context the kernels were loaded into.
     pub fn context(&self) -> &Arc<CudaContext> {
         &self.context
+    }
+
+    /// Bytes of shared memory that a block can have on this device.
+    pub(crate) fn shared_per_block(&self) -> u32 {
+        self.shared_per_block
     }
 
     pub(crate) fn function(&self, variant: Variant) -> Result<&CudaFunction, Error> {
@@ -106,11 +116,11 @@ impl std::fmt::Debug for Kernels {
 }
 
 /// The most dynamic shared memory a launch of this variant asks for, where that is above the 48 KiB
-/// that need no opting in.
-fn max_dynamic_shared(variant: Variant) -> Option<u32> {
+/// that need no opting in. Blocks can have `per_block` bytes.
+fn max_dynamic_shared(variant: Variant, per_block: u32) -> Option<u32> {
     let bytes = match variant {
         Variant::Prefill { kind, .. } => attention::shared_bytes(kind),
-        Variant::Norm(_) => norm::MAX_SHARED_BYTES,
+        Variant::Norm(_) => norm::max_shared_bytes(per_block),
         Variant::NormBackward(_) => 0,
         Variant::Rope { .. } => rope::MAX_SHARED_BYTES,
         Variant::RopeTable { .. } => 0,

@@ -108,6 +108,11 @@ impl<'a> Launcher<'a> {
         Ok(Self { kernels, stream })
     }
 
+    /// Bytes of shared memory that a block can have on this device.
+    pub(crate) fn shared_per_block(self) -> u32 {
+        self.kernels.shared_per_block()
+    }
+
     /// Binds an operand that the kernel reads.
     pub(crate) fn read<T, const R: usize>(
         self,

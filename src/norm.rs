@@ -17,7 +17,7 @@ pub use forward::{NormArgs, PostNorm};
 pub use qk::QkNormArgs;
 pub use support::{NormDTypes, SupportRow, support_matrix};
 
-pub(crate) use geometry::{BackwardKernel, Kernel, MAX_SHARED_BYTES};
+pub(crate) use geometry::{BackwardKernel, Kernel, max_shared_bytes};
 
 /// How the weight enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -5,6 +5,7 @@ mod common;
 
 use common::{counters, gpu};
 use cudarc::driver::CudaSlice;
+use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use cusim::exec::Counters;
 use ferroflash::norm::backward_workspace;
 use ferroflash::{
@@ -148,9 +149,17 @@ fn rows_are_read_once() {
     launch::<f16, f16, f16>("fflash_rms_norm_f16", &rms, long, "", 1);
     launch::<f32, f32, f32>("fflash_rms_norm_f32", &rms, long, "", 1);
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16", &rms, [4, 8192], "", 1);
-    // In registers and shared memory.
-    launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16", &rms, [1, 81_920], "", 1);
-    launch::<f32, f32, f32>("fflash_rms_norm_f32", &rms, [1, 40_960], "", 1);
+    // In registers and as much shared memory as there is, but for 256 bytes and in steps of 512.
+    let per_block = gpu()
+        .stream
+        .context()
+        .attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        .expect("an attribute") as usize;
+    let kept = (per_block - 256) / 512 * 512;
+    let widest = |registers, size| [1, registers + kept / size];
+    launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16", &rms, widest(32_768, 2), "", 1);
+    launch::<f32, f32, f32>("fflash_rms_norm_f32", &rms, widest(16_384, 4), "", 1);
+    launch::<f32, f32, f32>("fflash_norm_mixed", &layer, widest(8192, 4), "bias", 1);
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16_short", &rms, [256, 128], "", 16);
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16_short", &rms, [256, 512], "", 4);
     launch::<bf16, bf16, bf16>("fflash_add_rms_norm_bf16", &rms, long, "residual", 1);

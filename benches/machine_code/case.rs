@@ -81,6 +81,8 @@ pub struct Bars {
     /// Instructions for each 16 bytes of global memory in the code that moves most, at most: for loops. Straight code
     /// has the instructions of options that are not taken, too.
     pub instructions_per_16_bytes: Option<f64>,
+    /// The same of the straightest way through a kernel, at most: for kernels that are nothing but variants of one row.
+    pub straightest_way: Option<f64>,
     /// Instructions of PTX executed for each 16 bytes that must move, at most. What ptxas makes of them is less.
     pub executed_per_16_bytes: Option<f64>,
     /// Bytes of loads in flight on an SM, at least.
@@ -204,6 +206,14 @@ impl Case<'_> {
                 in_flight / 1024,
                 mix(&code.counts)
             );
+            if let Some(bar) = self.bars.straightest_way {
+                let way = kernel.straightest_way.unwrap_or(f64::INFINITY);
+                println!("    straightest way: {way:.1} instructions for 16 bytes");
+                if is_modelled {
+                    let what = "instructions of the straightest way for 16 bytes";
+                    check.at_most(what, way, Some(bar));
+                }
+            }
             if is_modelled {
                 let bar = self.bars.instructions_per_16_bytes;
                 check.at_most("instructions for 16 bytes", instructions, bar);

@@ -25,6 +25,7 @@ const BARS: Bars = Bars {
     replay: None,
     instructions_per_16_bytes: Some(21.0),
     executed_per_16_bytes: None,
+    straightest_way: None,
     load_bytes_in_flight: Some(32 * 1024),
 };
 

@@ -31,6 +31,10 @@ pub struct Kernel {
     pub straight: Code,
     /// Innermost loops.
     pub loops: Vec<Code>,
+    /// For each 16 bytes of global memory, the instructions of the way through the kernel that takes the fewest, around no
+    /// loop, and through a barrier where there is one: of a kernel with a variant for full blocks it is that.
+    #[serde(rename = "straightest_way_per_16B")]
+    pub straightest_way: Option<f64>,
 }
 
 /// Some instructions of it: all, or those of one loop.

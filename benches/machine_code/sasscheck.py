@@ -285,8 +285,8 @@ def blocks_of(code, labels):
     return blocks, succ
 
 
-def natural_loops(succ):
-    """{header: blocks} of every natural loop (a back edge goes to a dominator), in flow order."""
+def flow_order(succ):
+    """The blocks that are reached, each before those that it leads to but for the way back in a loop."""
     order, state, stack = [], {0: 0}, [0]
     while stack:                                            # depth first, post order
         node = stack[-1]
@@ -298,7 +298,12 @@ def natural_loops(succ):
                 stack.append(child)
         else:
             order.append(stack.pop())
-    order.reverse()
+    return order[::-1]
+
+
+def natural_loops(succ):
+    """{header: blocks} of every natural loop (a back edge goes to a dominator), in flow order."""
+    order = flow_order(succ)
     rank = {node: i for i, node in enumerate(order)}
     pred = collections.defaultdict(list)
     for node in order:
@@ -355,6 +360,32 @@ def find_loops(code, labels, every=False):
         if every or not inner:
             out.append((depth, not inner, instrs))
     return out
+
+
+def straightest_way(code, labels):
+    """
+    The way through a kernel, around no loop, with the fewest instructions for the bytes it moves; where the kernel has
+    barriers, one that passes a barrier. (instructions, bytes of global memory per thread), or None if nothing moves.
+    """
+    blocks, succ = blocks_of(code, labels)
+    fewest = [{} for _ in blocks]                           # {(bytes, passes a barrier): instructions before the block}
+    fewest[0][0, False] = 0
+    ends = {}
+    order = flow_order(succ)
+    rank = {node: i for i, node in enumerate(order)}
+    for n in order:
+        first, last = blocks[n]
+        body = code[first:last + 1]
+        moved = sum(i.width for i in body if i.kind in GLOBAL)
+        syncs = any(i.base == "BAR" for i in body)
+        leaves = body[-1].base == "EXIT"
+        for (so_far, synced), count in fewest[n].items():
+            key, count = (so_far + moved, synced or syncs), count + len(body)
+            for goal in [ends] * leaves + [fewest[m] for m in succ[n] if rank[m] > rank[n]]:
+                goal[key] = min(count, goal.get(key, count))
+    has_barriers = any(synced for _, synced in ends)
+    ways = [(count, moved) for (moved, synced), count in ends.items() if moved and synced == has_barriers]
+    return min(ways, key=lambda way: way[0] / way[1], default=None)
 
 
 # ---------------------------------------------------------------------------------------- the model
@@ -515,12 +546,14 @@ def analyse(cubin, args):
         whole, straight = analyse_loop(code, spec), analyse_loop([i for i in code if i.offset not in looped], spec)
         for part in [whole, straight] + loops:                        # if every load of an iteration is issued before the first use
             part["load_bytes_in_flight_sm"] = part["load_bytes_per_thread"] * 32 * occ["warps"] if occ else None
+        way = straightest_way(code, labels)
         out.append({
             "file": os.path.basename(cubin), "name": name, "demangled": names[name], "built_for": f"sm_{built}",
             "model": f"sm_{sm}", "registers": use["registers"], "static_smem": smem, "stack": use["stack"],
             "spill_stores": sum(i.kind == "stl" for i in spills), "spill_loads": sum(i.kind == "ldl" for i in spills),
             "spill_bytes": sum(i.width for i in spills), "local_accesses": len(local),
-            "max_threads": use["max_threads"], "occupancy": occ, "code": whole, "straight": straight, "loops": loops})
+            "max_threads": use["max_threads"], "occupancy": occ, "code": whole, "straight": straight, "loops": loops,
+            "straightest_way_per_16B": way and way[0] * 16 / way[1]})
     return out
 
 

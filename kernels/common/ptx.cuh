@@ -155,6 +155,13 @@ __device__ __forceinline__ uint32_t thread_index_x() {
     return x;
 }
 
+/* Bytes of dynamic shared memory that the launch gave. 10 Special registers, %dynamic_smem_size */
+__device__ __forceinline__ uint32_t dynamic_shared_bytes() {
+    uint32_t bytes;
+    asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
+    return bytes;
+}
+
 /* ---- Conversions: 9.7.9.21 cvt, round to nearest even ---- */
 
 __device__ __forceinline__ float f32_from_f16(uint16_t x) {

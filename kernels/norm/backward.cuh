@@ -42,15 +42,15 @@ class NormBackwardRow {
     static constexpr int kSlots = Traits::kSlots;
     template <int kCount>
     using Values = float[kCount][kWidth];
-    template <int kCount>
-    using SlotsOf = Slots<Traits, kCount>;
+    using Held = Slots<Traits, kSlots>;        /* in registers */
+    using Tail = Slots<FullTraits<Traits>, 1>; /* one of the others */
 
 public:
     __device__ __forceinline__ NormBackwardRow(const fflash_norm_backward_params &params, Partials &partials)
         : params_(params),
           reduce_(partials),
           chunks_(uint32_t(params.width) / kWidth),
-          slots_(SlotsOf<kSlots>::in_registers(chunks_)) {
+          slots_(Held::in_registers(chunks_)) {
         clear(sums_);
     }
 
@@ -94,7 +94,7 @@ public:
 private:
     template <class F>
     __device__ __forceinline__ void each_in_tail(F f) {
-        for (int c = int(blockDim.x) * kSlots + int(threadIdx.x); c < chunks_; c += blockDim.x) f(SlotsOf<1>{c, 1});
+        for (int c = int(blockDim.x) * kSlots + int(threadIdx.x); c < chunks_; c += blockDim.x) f(Tail{c, 1});
     }
 
     template <int kCount>
@@ -107,7 +107,7 @@ private:
     }
 
     /* x normalised and dy. */
-    __device__ __forceinline__ void load_tail(Values<1> &x, Values<1> &dy, SlotsOf<1> slots) {
+    __device__ __forceinline__ void load_tail(Values<1> &x, Values<1> &dy, Tail slots) {
         load<true>(x, slots, x_at_, params_.x_dtype);
         load<true>(dy, slots, dy_at_, params_.dy_dtype);
         multiply(x, scale_);
@@ -144,8 +144,8 @@ private:
     }
 
     /* Of n and dy: adds to dw and to the sum of g * n, and makes g of dy. */
-    template <int kCount>
-    __device__ __forceinline__ void gradients(const Values<kCount> &x, Values<kCount> &dy, SlotsOf<kCount> slots,
+    template <int kCount, class SlotTraits>
+    __device__ __forceinline__ void gradients(const Values<kCount> &x, Values<kCount> &dy, Slots<SlotTraits, kCount> slots,
                                               Values<kCount> &sums, float &dot) const {
         const bool one_plus = params_.one_plus;
 #pragma unroll
@@ -166,8 +166,9 @@ private:
     }
 
     /* Stores dx of n and g. */
-    template <int kCount>
-    __device__ __forceinline__ void finish(Values<kCount> &x, const Values<kCount> &g, SlotsOf<kCount> slots, float mean) {
+    template <int kCount, class SlotTraits>
+    __device__ __forceinline__ void finish(Values<kCount> &x, const Values<kCount> &g, Slots<SlotTraits, kCount> slots,
+                                           float mean) {
         const float factor = inverse_ * scale_;
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
@@ -191,22 +192,18 @@ private:
         return chunk * int64_t(kWidth);
     }
 
-    template <int kCount>
-    __device__ __forceinline__ void load_sums(Values<kCount> &sums, SlotsOf<kCount> slots, const float *partials) const {
+    __device__ __forceinline__ void load_sums(Values<1> &sums, Tail slots, const float *partials) const {
         constexpr int kVec = kWidth < 4 ? kWidth : 4;
 #pragma unroll
-        for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-            for (int i = 0; i < kWidth; i += kVec) {
-                Chunk<float, kVec> chunk = {};
-                load_if(slots.has(n), chunk, reinterpret_cast<const Chunk<float, kVec> *>(partials + sums_at(slots.at(n), i)));
-                unpack(reinterpret_cast<float(&)[kVec]>(sums[n][i]), chunk);
-            }
+        for (int i = 0; i < kWidth; i += kVec) {
+            const auto *from = reinterpret_cast<const Chunk<float, kVec> *>(partials + sums_at(slots.first, i));
+            unpack(reinterpret_cast<float(&)[kVec]>(sums[0][i]), *from);
         }
     }
 
-    template <int kCount>
-    __device__ __forceinline__ void store_sums(const Values<kCount> &sums, SlotsOf<kCount> slots, float *partials) const {
+    template <int kCount, class SlotTraits>
+    __device__ __forceinline__ void store_sums(const Values<kCount> &sums, Slots<SlotTraits, kCount> slots,
+                                               float *partials) const {
         constexpr int kVec = kWidth < 4 ? kWidth : 4;
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
@@ -221,7 +218,7 @@ private:
     const fflash_norm_backward_params &params_;
     RowReduction<Traits> reduce_;
     const int chunks_;
-    const Slots<Traits, kSlots> slots_;
+    const Held slots_;
     const void *x_at_, *dy_at_, *dh_at_;
     void *dx_at_;
     float sums_[kSlots][kWidth];

@@ -8,14 +8,14 @@
  *         kEvery   everything, as the parameters say: branches that all threads take alike, none inside a loop over elements.
  * Grid    x = for each part ceil(rows / block rows).
  *
- * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, up
- * to kSharedBytes of it, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
- *                                      read once: in registers   and in shared memory
- *   kPlain, kAdd: f16, bf16                      32768 columns          81920 columns
- *                 f32                            16384                  40960
- *   kEvery: chunks of 8                          16384                  65536
- *           chunks of 4 (mixed types, f32)        8192                  32768
- *           chunks of 1                           2048                  26624
+ * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, as
+ * much as the launch gives, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
+ *                                      read once: in registers   and in shared memory of sm_80   of sm_90
+ *   kPlain, kAdd: f16, bf16                      32768 columns                 115968 columns     148736 columns
+ *                 f32                            16384                          57984              74368
+ *   kEvery: chunks of 8                          16384                          99584             132352
+ *           chunks of 4 (mixed types, f32)        8192                          49792              66176
+ *           chunks of 1                           2048                          43648              60032
  * Blocks of kPlain and kAdd whose rows all exist and fill their threads' slots take code of their own, without guards.
  *
  * Shared memory: dynamic as above; static 256 bytes, two partial results per warp for each of two reductions in turn (row.cuh).
@@ -38,7 +38,7 @@
  *
  * Preconditions (checked by the host): rows >= 1, width >= 1, 1 <= stat_width <= width, eps finite and not negative; a block is whole
  * warps, at most kThreads threads; lanes * kSlots chunks cover the row, or lanes = kThreads and dynamic shared memory
- * is as above. The width is a whole number of chunks, addresses and row strides are multiples of a chunk of their type.
+ * is whole steps of a warp (512 bytes), enough for the tail or as much as there is. The width is a whole number of chunks, addresses and row strides are multiples of a chunk of their type.
  * Outputs may be inputs of the same type and strides; otherwise nothing overlaps an output. The width is a multiple of group.
  *
  * Source: Zhang, Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467); Ba et al., "Layer Normalization" (arXiv
@@ -46,73 +46,11 @@
  */
 #pragma once
 
+#include "place.cuh"
 #include "quantise.cuh"
-#include "row.cuh"
+#include "weigh.cuh"
 
 namespace fflash {
-
-enum class Form { kPlain, kAdd, kEvery };
-
-template <class T_, int kWidth_, bool kShort_, Form kForm_>
-struct NormTraits : RowTraits<T_, kWidth_, kShort_> {
-    static constexpr Form kForm = kForm_;
-    static constexpr bool kEvery = kForm == Form::kEvery;
-    static constexpr int kSlots = kEvery ? 4 : 8;         /* chunks of a thread in registers */
-    static constexpr int kPart = kForm == Form::kAdd ? 2 : 4;                        /* of which operands are loaded at a time */
-    static constexpr int kTailSlots = kWidth_ > 1 ? 1 : 4; /* chunks of a thread in a step beyond them: a warp has whole groups */
-    static constexpr int kSharedBytes = 96 * 1024;
-};
-
-/* The same for blocks whose rows all exist and fill their threads' slots: the usual ones, in fewer instructions. */
-template <class Traits>
-struct FullTraits : Traits {
-    static constexpr bool kFull = true;
-};
-
-/* Where a row lies. Out is Any where it may be quantised. */
-template <class T, class Out, bool kParts>
-struct NormPlaceOf {
-    const void *x;
-    void *out;
-    const void *weight;
-    uint32_t row;
-    bool exists;
-    bool all_exist; /* the block's rows */
-
-    __device__ __forceinline__ static NormPlaceOf of(const fflash_norm_params &params) {
-        if (kParts && blockIdx.x >= params.first_block) {
-            return of(params, params.parts[1], blockIdx.x - params.first_block);
-        }
-        return of(params, params.parts[0], blockIdx.x);
-    }
-
-private:
-    __device__ __forceinline__ static NormPlaceOf of(const fflash_norm_params &params, const fflash_norm_part &part,
-                                                   uint32_t block) {
-        const uint32_t first = block * blockDim.y; /* rows and the rest of a block are less than 2^32 */
-        const uint32_t row = first + threadIdx.y;
-        uint32_t token = row;
-        int64_t x_head = 0, out_head = 0;
-        if (part.heads > 1) {
-            token = row / uint32_t(part.heads);
-            const uint32_t head = row - token * part.heads;
-            x_head = head * part.x_strides.heads;
-            out_head = head * part.out_strides.heads;
-        }
-        return {
-            behind<T>(part.x, token * part.x_strides.tokens + x_head, params.x_dtype),
-            behind<Out>(part.out, token * part.out_strides.tokens + out_head, params.out_dtype),
-            part.weight,
-            row,
-            row < uint32_t(part.rows),
-            first + blockDim.y <= uint32_t(part.rows),
-        };
-    }
-};
-
-template <class Traits>
-using NormPlace = NormPlaceOf<typename Traits::T, std::conditional_t<Traits::kEvery, Any, typename Traits::T>,
-                              Traits::kForm != Form::kAdd>;
 
 /* One thread's share of a row. */
 template <class Traits>
@@ -122,7 +60,6 @@ class NormRow {
     using Kept = Chunk<typename Traits::Kept, Traits::kWidth>;
     static constexpr int kWidth = Traits::kWidth;
     static constexpr int kSlots = Traits::kSlots;
-    static constexpr int kSharedChunks = Traits::kSharedBytes / int(sizeof(Kept));
     template <int kCount>
     using Values = float[kCount][kWidth];
     template <int kCount>
@@ -137,6 +74,7 @@ public:
           chunks_(place.exists ? uint32_t(params.width) / kWidth : 0),
           kept_(reinterpret_cast<Kept *>(kept)),
           reduce_(partials),
+          quantised_(params, place.row),
           slots_(SlotsOf<kSlots>::in_registers(chunks_)),
           again_(place_.x),
           again_dtype_(params.x_dtype) {
@@ -206,7 +144,7 @@ private:
     __device__ __forceinline__ static int kept_at(int chunk) { return chunk - int(blockDim.x) * kSlots; }
     template <int kCount>
     __device__ __forceinline__ static bool is_kept(SlotsOf<kCount> slots) {
-        return kept_at(slots.at(kCount - 1)) < kSharedChunks;
+        return kept_at(slots.at(kCount - 1)) < int(ptx::dynamic_shared_bytes() / uint32_t(sizeof(Kept)));
     }
 
     template <int kCount>
@@ -270,7 +208,7 @@ private:
             multiply(x, inverse_);
             if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, params_.x_dtype);
             /* What is past the row's end is still summed up: it must stay 0. */
-            if (params_.post_weight) weigh<true>(x, slots, params_.post_weight, params_.post_weight_dtype, nullptr);
+            if (params_.post_weight) weigh<true>(x, slots, params_, params_.post_weight, params_.post_weight_dtype, nullptr);
             round_to(x, slots, params_.x_dtype);
         }
 #pragma unroll
@@ -369,76 +307,25 @@ private:
 
     /* ---- out ---- */
 
-    /* x * w, x * (1 + w), and what `bias` (may be null) adds. Where there is no chunk, x is anything without kZero. */
-    template <bool kZero, int kCount>
-    __device__ __forceinline__ void weigh(Values<kCount> &x, SlotsOf<kCount> slots, const void *weight, int dtype,
-                                          const void *bias) const {
-        constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
-        const bool one_plus = params_.flags & FFLASH_NORM_ONE_PLUS;
-#pragma unroll
-        for (int n = 0; n < kCount; n += kPart) {
-            const auto part = slots.template part<kPart>(n);
-            Values<kPart> w;
-            load<kZero>(w, part, weight, dtype);
-            if (bias) {
-                Values<kPart> b;
-                load<false>(b, part, bias, params_.bias_dtype);
-                apply<kPart>([&](int m, int i) {
-                    float &y = x[n + m][i];
-                    y = one_plus ? fmaf(y, w[m][i], y) + b[m][i] : fmaf(y, w[m][i], b[m][i]);
-                });
-            } else if (one_plus) {
-                apply<kPart>([&](int m, int i) { x[n + m][i] = fmaf(x[n + m][i], w[m][i], x[n + m][i]); });
-            } else {
-                apply<kPart>([&](int m, int i) { x[n + m][i] *= w[m][i]; });
-            }
-        }
-    }
-
-    template <int kCount, class F>
-    __device__ __forceinline__ static void apply(F f) {
-#pragma unroll
-        for (int m = 0; m < kCount; ++m) {
-#pragma unroll
-            for (int i = 0; i < kWidth; ++i) f(m, i);
-        }
-    }
-
-    /* x * operand, x + operand or whatever f(x, operand) is. */
-    template <int kCount, class F>
-    __device__ __forceinline__ void combine(Values<kCount> &x, SlotsOf<kCount> slots, const void *operand, int dtype,
-                                            F f) const {
-        constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
-#pragma unroll
-        for (int n = 0; n < kCount; n += kPart) {
-            Values<kPart> other;
-            load<false>(other, slots.template part<kPart>(n), operand, dtype);
-            apply<kPart>([&](int m, int i) { x[n + m][i] = f(x[n + m][i], other[m][i]); });
-        }
-    }
-
     /* x = what out is before it is rounded. */
     template <int kCount>
     __device__ __forceinline__ void finish(Values<kCount> &x, SlotsOf<kCount> slots) const {
         if constexpr (Traits::kEvery) {
             if (params_.flags & FFLASH_NORM_CENTRE) {
                 const float shift = -rest_ * inverse_;
-                apply<kCount>([&](int n, int i) { x[n][i] = fmaf(x[n][i], inverse_, shift); });
+                apply<kCount, kWidth>([&](int n, int i) { x[n][i] = fmaf(x[n][i], inverse_, shift); });
             } else {
                 multiply(x, inverse_);
             }
             if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, again_dtype_);
             if (place_.weight) {
-                weigh<false>(x, slots, place_.weight, params_.weight_dtype, params_.bias);
+                weigh<false>(x, slots, params_, place_.weight, params_.weight_dtype, params_.bias);
             } else if (params_.bias) {
                 combine(x, slots, params_.bias, params_.bias_dtype, [](float y, float b) { return y + b; });
             }
             if (params_.gate) {
                 const void *gate = behind<T>(params_.gate, place_.row * params_.gate_row_stride, params_.gate_dtype);
-                combine(x, slots, gate, params_.gate_dtype, [](float y, float g) {
-                    constexpr float kLog2E = 1.4426950408889634f;
-                    return y * (g * ptx::rcp_approx_ftz(1.0f + ptx::ex2_approx_ftz(g * -kLog2E)));
-                });
+                multiply_by_silu(x, slots, gate, params_.gate_dtype);
             }
         } else {
             if constexpr (kCount == kSlots && Traits::kForm == Form::kPlain) {
@@ -458,33 +345,12 @@ private:
                 }
             } else {
                 multiply(x, inverse_);
-                weigh<false>(x, slots, place_.weight, params_.weight_dtype, nullptr);
+                weigh<false>(x, slots, params_, place_.weight, params_.weight_dtype, nullptr);
             }
         }
     }
 
     /* ---- Quantisation ---- */
-
-    /* 1 / scale of elements up to `largest`; `scale` is where the scale goes. */
-    __device__ __forceinline__ float inverse_scale(float largest, float &scale) const {
-        scale = ptx::max_nan(__fdiv_rn(largest, quantised_max(params_.out_dtype)), FLT_MIN);
-        return __fdiv_rn(1.0f, scale);
-    }
-
-    __device__ __forceinline__ float *scale_at(int group) const {
-        return params_.scales + (place_.row * params_.scales_row_stride + group * params_.scales_group_stride);
-    }
-
-    template <int kCount>
-    __device__ __forceinline__ static void largest(float (&of)[kCount], const Values<kCount> &x, SlotsOf<kCount> slots) {
-#pragma unroll
-        for (int n = 0; n < kCount; ++n) {
-            of[n] = 0.0f;
-#pragma unroll
-            for (int i = 0; i < kWidth; ++i) of[n] = ptx::max_nan(of[n], fabsf(x[n][i]));
-            if (!slots.has(n)) of[n] = 0.0f;
-        }
-    }
 
     /* Of one scale for the row: stores it and returns its inverse. x_ is finished. */
     __device__ __forceinline__ float row_scale() {
@@ -502,62 +368,7 @@ private:
             finish(x, slots);
             all(x, slots);
         });
-        float scale;
-        const float inverse = inverse_scale(reduce_(most, Max()), scale);
-        if (threadIdx.x == 0 && chunks_ > 0) *scale_at(0) = scale;
-        return inverse;
-    }
-
-    /* Of a scale for each group: stores them and makes `factors` their inverses. A group is some lanes of some slots. */
-    template <int kCount>
-    __device__ __forceinline__ void group_scales(float (&factors)[kCount], const Values<kCount> &x,
-                                                 SlotsOf<kCount> slots) const {
-        const int chunks = uint32_t(params_.group) / kWidth;
-        const int lanes = min(chunks, slots.stride());
-        float of[kCount];
-        largest(of, x, slots);
-#pragma unroll
-        for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-            for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
-                const float other = __shfl_xor_sync(kFullWarp, of[n], mask);
-                if (mask < lanes) of[n] = ptx::max_nan(of[n], other);
-            }
-        }
-#pragma unroll
-        for (int step = 1; step < kCount; step *= 2) {
-            if (step * lanes >= chunks) break;
-#pragma unroll
-            for (int n = 0; n < kCount; ++n) {
-                if (n & step) of[n] = of[n - step] = ptx::max_nan(of[n], of[n - step]);
-            }
-        }
-#pragma unroll
-        for (int n = 0; n < kCount; ++n) {
-            float scale;
-            factors[n] = inverse_scale(of[n], scale);
-            const uint32_t at = slots.at(n);
-            if (slots.has(n) && at % chunks == 0) *scale_at(at / chunks) = scale;
-        }
-    }
-
-    template <class To, int kCount>
-    __device__ __forceinline__ void store_quantised(const Values<kCount> &x, SlotsOf<kCount> slots,
-                                                    const float (&factors)[kCount]) const {
-        auto *out = static_cast<unsigned char *>(place_.out);
-#pragma unroll
-        for (int n = 0; n < kCount; ++n) {
-            const To to(factors[n], params_.out_dtype == FFLASH_DTYPE_E4M3);
-            unsigned char *at = out + slots.at(n) * kWidth;
-            if constexpr (kWidth == 8) {
-                const uint2 words = {to(x[n][0], x[n][1], x[n][2], x[n][3]), to(x[n][4], x[n][5], x[n][6], x[n][7])};
-                ptx::st_global_8_if(slots.has(n), at, words);
-            } else if constexpr (kWidth == 4) {
-                ptx::st_global_4_if(slots.has(n), at, to(x[n][0], x[n][1], x[n][2], x[n][3]));
-            } else {
-                if (slots.has(n)) *at = static_cast<unsigned char>(to(x[n][0], 0.0f, 0.0f, 0.0f));
-            }
-        }
+        return quantised_.set_scale(0, reduce_(most, Max()), threadIdx.x == 0 && chunks_ > 0);
     }
 
     template <int kCount>
@@ -571,13 +382,9 @@ private:
 #pragma unroll
             for (int n = 0; n < kCount; ++n) factors[n] = factor;
         } else {
-            group_scales(factors, x, slots);
+            quantised_.set_group_scales(factors, x, slots);
         }
-        if (params_.out_dtype == FFLASH_DTYPE_I8) {
-            store_quantised<ToI8>(x, slots, factors);
-        } else {
-            store_quantised<ToF8>(x, slots, factors);
-        }
+        quantised_.store(x, slots, place_.out, factors);
     }
 
     const fflash_norm_params &params_;
@@ -585,6 +392,7 @@ private:
     const int chunks_; /* 0 past the last row */
     Kept *const kept_;
     RowReduction<Traits> reduce_;
+    const QuantisedRow quantised_;
     const Slots<Traits, kSlots> slots_;
     const void *residual_ = nullptr;
     const void *again_; /* where what shared memory has no room for is read again */

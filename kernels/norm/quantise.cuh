@@ -1,14 +1,16 @@
 /*
- * f32 to the types of one byte of quantised outputs, four at a time: rounds to nearest even, saturates at the largest finite
- * value. FP8 is converted by common/fp8.cuh; NaN in i8 becomes 0.
+ * Quantised outputs: f32 to the types of one byte, four at a time, and dynamic scales. Rounds to nearest even, saturates at the
+ * largest finite value. FP8 is converted by common/fp8.cuh; NaN in i8 becomes 0.
  */
 #pragma once
 
+#include <float.h>
 #include <stdint.h>
 
 #include "../common/fp8.cuh"
 #include "../common/ptx.cuh"
 #include "../params.h"
+#include "row.cuh"
 
 namespace fflash {
 
@@ -31,6 +33,97 @@ private:
     }
 
     float factor_;
+};
+
+/* The largest magnitude of each chunk. */
+template <int kCount, int kWidth, class Traits>
+__device__ __forceinline__ void largest(float (&of)[kCount], const float (&x)[kCount][kWidth], Slots<Traits, kCount> slots) {
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+        of[n] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) of[n] = ptx::max_nan(of[n], fabsf(x[n][i]));
+        if (!slots.has(n)) of[n] = 0.0f;
+    }
+}
+
+/* A row of a quantised output and its scales. */
+class QuantisedRow {
+public:
+    __device__ __forceinline__ QuantisedRow(const fflash_norm_params &params, uint32_t row) : params_(params), row_(row) {}
+
+    /* 1 / scale of elements up to `largest`; stores the scale as that of a group if `stores`. */
+    __device__ __forceinline__ float set_scale(uint32_t group, float largest, bool stores) const {
+        const float scale = ptx::max_nan(__fdiv_rn(largest, quantised_max(params_.out_dtype)), FLT_MIN);
+        if (stores) params_.scales[row_ * params_.scales_row_stride + group * params_.scales_group_stride] = scale;
+        return __frcp_rn(scale);
+    }
+
+    /* Of a scale for each group: makes `factors` their inverses. A group is some lanes of some slots. */
+    template <int kCount, int kWidth, class Traits>
+    __device__ __forceinline__ void set_group_scales(float (&factors)[kCount], const float (&x)[kCount][kWidth],
+                                                     Slots<Traits, kCount> slots) const {
+        const int chunks = uint32_t(params_.group) / kWidth; /* a power of two */
+        const int log2_chunks = 31 - __clz(chunks);
+        const int lanes = min(chunks, slots.stride());
+        float of[kCount];
+        largest(of, x, slots);
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+            for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
+                const float other = __shfl_xor_sync(kFullWarp, of[n], mask);
+                if (mask < lanes) of[n] = ptx::max_nan(of[n], other);
+            }
+        }
+#pragma unroll
+        for (int step = 1; step < kCount; step *= 2) {
+            if (step * lanes >= chunks) break;
+#pragma unroll
+            for (int n = 0; n < kCount; ++n) {
+                if (n & step) of[n] = of[n - step] = ptx::max_nan(of[n], of[n - step]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+            const int at = slots.at(n);
+            factors[n] = set_scale(at >> log2_chunks, of[n], slots.has(n) && (at & (chunks - 1)) == 0);
+        }
+    }
+
+    /* Stores x * factors, a factor for each chunk. */
+    template <int kCount, int kWidth, class Traits>
+    __device__ __forceinline__ void store(const float (&x)[kCount][kWidth], Slots<Traits, kCount> slots, void *out,
+                                          const float (&factors)[kCount]) const {
+        if (params_.out_dtype == FFLASH_DTYPE_I8) {
+            store_as<ToI8>(x, slots, out, factors);
+        } else {
+            store_as<ToF8>(x, slots, out, factors);
+        }
+    }
+
+private:
+    template <class To, int kCount, int kWidth, class Traits>
+    __device__ __forceinline__ void store_as(const float (&x)[kCount][kWidth], Slots<Traits, kCount> slots, void *out,
+                                             const float (&factors)[kCount]) const {
+        auto *to_row = static_cast<unsigned char *>(out);
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+            const To to(factors[n], params_.out_dtype == FFLASH_DTYPE_E4M3);
+            unsigned char *at = to_row + slots.at(n) * kWidth;
+            if constexpr (kWidth == 8) {
+                const uint2 words = {to(x[n][0], x[n][1], x[n][2], x[n][3]), to(x[n][4], x[n][5], x[n][6], x[n][7])};
+                ptx::st_global_8_if(slots.has(n), at, words);
+            } else if constexpr (kWidth == 4) {
+                ptx::st_global_4_if(slots.has(n), at, to(x[n][0], x[n][1], x[n][2], x[n][3]));
+            } else {
+                if (slots.has(n)) *at = static_cast<unsigned char>(to(x[n][0], 0.0f, 0.0f, 0.0f));
+            }
+        }
+    }
+
+    const fflash_norm_params &params_;
+    const uint32_t row_;
 };
 
 }  // namespace fflash

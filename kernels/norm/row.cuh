@@ -36,7 +36,7 @@ struct RowTraits {
     using Kept = std::conditional_t<std::is_same<T, Any>::value, float, T>; /* what holds any value of a row exactly */
     static constexpr int kWidth = kWidth_;
     static constexpr bool kShort = kShort_;
-    static constexpr bool kFull = false; /* every thread's slots all hold a chunk, and there are no others */
+    static constexpr bool kFull = false; /* the slots all hold a chunk, and nothing asks */
     static constexpr int kThreads = 512;
     static constexpr int kWarps = kThreads / kWarpSize;
     static constexpr bool kSquaresFit = std::is_same<T, F16>::value;
@@ -45,6 +45,12 @@ struct RowTraits {
     static constexpr float kSmallest = 0x1p-90f;
     static constexpr float kScaleUp = 0x1p100f;
     static constexpr float kScaleDown = 0x1p-80f;
+};
+
+/* The same for threads whose slots all hold a chunk: the usual ones, in fewer instructions. */
+template <class Traits>
+struct FullTraits : Traits {
+    static constexpr bool kFull = true;
 };
 
 /* Calls f with an element of the type in question. */
@@ -107,6 +113,7 @@ struct Slots {
 template <bool kZero, class T, int kWidth, class Traits, int kCount>
 __device__ __forceinline__ void load(Chunk<T, kWidth> (&chunks)[kCount], Slots<Traits, kCount> slots, const void *row) {
     const auto *from = static_cast<const Chunk<T, kWidth> *>(row) + slots.first;
+    __builtin_assume(__isGlobal(from));
 #pragma unroll
     for (int n = 0; n < kCount; ++n) {
         if constexpr (Traits::kFull) {
@@ -135,6 +142,7 @@ __device__ __forceinline__ void store(float (&x)[kCount][kWidth], Slots<Traits, 
     with_type<typename Traits::T>(dtype, [&](auto element) {
         using T = decltype(element);
         auto *to = reinterpret_cast<Chunk<T, kWidth> *>(row) + slots.first;
+        __builtin_assume(__isGlobal(to));
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
             const Chunk<T, kWidth> chunk = pack<T>(x[n]);

@@ -361,7 +361,8 @@ impl<'a> Form<'a> {
         if self.block.width == 0 || self.block.parts.iter().all(|part| part.rows == 0) {
             return Ok(());
         }
-        let (kernel, geometry) = geometry::plan(&mut self.block, &self.accesses);
+        let per_block = launcher.shared_per_block();
+        let (kernel, geometry) = geometry::plan(&mut self.block, &self.accesses, per_block);
         launcher.submit_all(Variant::Norm(kernel), geometry, &self.block, self.operands)
     }
 }

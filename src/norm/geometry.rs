@@ -18,8 +18,16 @@ const WARPS_OF_ROWS: u64 = 4;
 /// Warps of rows from which on blocks get more than one: below, more blocks are worth more.
 const MANY_WARPS: u64 = 1024;
 
-/// The most dynamic shared memory that [`plan`] asks for.
-pub(crate) const MAX_SHARED_BYTES: u32 = 96 * 1024;
+/// Static shared memory of the kernels: kernels/norm/row.cuh, RowPartials.
+const STATIC_SHARED_BYTES: u32 = 256;
+/// What a warp of any of the kernels keeps in shared memory at a time.
+const STEP_BYTES: u32 = 512;
+
+/// The most dynamic shared memory that [`plan`] asks for, where blocks can have `per_block` bytes of shared memory.
+pub(crate) fn max_shared_bytes(per_block: u32) -> u32 {
+    let dynamic = per_block.saturating_sub(STATIC_SHARED_BYTES);
+    dynamic - dynamic % STEP_BYTES
+}
 
 /// The forward kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,8 +187,13 @@ pub(crate) fn widest<'a>(
     }
 }
 
-/// Which kernel, and with what grid, block and shared memory; sets the block's `first_block`.
-pub(crate) fn plan(block: &mut fflash_norm_params, operands: &[Access]) -> (Kernel, Geometry) {
+/// Which kernel, and with what grid, block and shared memory, of which blocks can have `per_block` bytes; sets the block's
+/// `first_block`.
+pub(crate) fn plan(
+    block: &mut fflash_norm_params,
+    operands: &[Access],
+    per_block: u32,
+) -> (Kernel, Geometry) {
     let width = block.width as u64;
     let (chunk, dtype) = widest(width, operands.iter());
     let flags = block.flags as u32;
@@ -226,17 +239,18 @@ pub(crate) fn plan(block: &mut fflash_norm_params, operands: &[Access]) -> (Kern
         }
     };
     let rows = [block.parts[0].rows, block.parts[1].rows].map(|rows| rows as u64);
-    let per_block = rows_of_block(rows[0] + rows[1], lanes);
-    let blocks = rows.map(|rows| rows.div_ceil(per_block));
+    let block_rows = rows_of_block(rows[0] + rows[1], lanes);
+    let blocks = rows.map(|rows| rows.div_ceil(block_rows));
     block.first_block = blocks[0] as u32;
     let (_, chunk_bytes) = kernel.chunk();
     let shared = chunks
         .saturating_sub(lanes * slots)
-        .saturating_mul(chunk_bytes);
+        .saturating_mul(chunk_bytes)
+        .next_multiple_of(STEP_BYTES.into());
     let geometry = Geometry {
         grid: [(blocks[0] + blocks[1]) as u32, 1, 1],
-        block: [lanes as u32, per_block as u32, 1],
-        shared_bytes: shared.min(MAX_SHARED_BYTES.into()) as u32,
+        block: [lanes as u32, block_rows as u32, 1],
+        shared_bytes: shared.min(max_shared_bytes(per_block).into()) as u32,
     };
     (kernel, geometry)
 }
@@ -335,6 +349,13 @@ mod tests {
         }
     }
 
+    /// Of sm_80.
+    const PER_BLOCK: u32 = 163 * 1024;
+
+    fn plan(block: &mut fflash_norm_params, operands: &[Access]) -> (Kernel, Geometry) {
+        super::plan(block, operands, PER_BLOCK)
+    }
+
     fn of(rows: i64, width: i32, dtype: DType) -> (Kernel, Geometry) {
         plan(
             &mut block([rows, 0], width),
@@ -376,10 +397,12 @@ mod tests {
         let (half, float) = (DType::F16, DType::F32);
         let one = |kernel, shared| (kernel, launch(1, [512, 1], shared));
         assert_eq!(of(1, 32768, half), one(plain(half, false), 0));
-        assert_eq!(of(1, 32776, half), one(plain(half, false), 16));
+        assert_eq!(of(1, 32776, half), one(plain(half, false), 512));
         assert_eq!(of(1, 40960, float), one(plain(float, false), 96 * 1024));
-        assert_eq!(of(1, 1 << 20, float), one(plain(float, false), 96 * 1024));
-        assert_eq!(of(1, 2049, half), one(Kernel::Narrow, 4));
+        let most = 163 * 1024 - 512;
+        assert_eq!(of(1, 57984, float), one(plain(float, false), most));
+        assert_eq!(of(1, 1 << 20, float), one(plain(float, false), most));
+        assert_eq!(of(1, 2049, half), one(Kernel::Narrow, 512));
     }
 
     #[test]
@@ -478,7 +501,9 @@ mod tests {
                 assert_eq!(chunks * chunk, width as u64, "{case}");
                 let beyond = chunks.saturating_sub(lanes * kernel.slots()) * bytes;
                 let shared = u64::from(geometry.shared_bytes);
-                assert_eq!(shared, beyond.min(MAX_SHARED_BYTES.into()), "{case}");
+                let most = u64::from(max_shared_bytes(PER_BLOCK));
+                assert!(shared >= beyond.min(most) && shared <= most, "{case}");
+                assert!(shared.is_multiple_of(STEP_BYTES.into()), "{case}");
                 if Some(kernel) == kernel.short() {
                     assert!(lanes.is_power_of_two() && lanes <= SHORT_LANES, "{case}");
                     assert_eq!(beyond, 0, "{case}");
