@@ -78,8 +78,6 @@ __device__ __forceinline__ void prefill(const fflash_prefill_params &params) {
         } else {
             run_tiles(warp, kv, tiles, params, bounds, block.row_first);
         }
-        /* Where O goes over the tiles, the copy of zeros past the last must land and every warp be done first. */
-        if constexpr (Traits::kQUnderTiles) kv.wait();
     }
     store_output(warp, smem + Traits::kSmemQ, params);
 }

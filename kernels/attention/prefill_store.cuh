@@ -40,7 +40,10 @@ __device__ __forceinline__ void store_rows(const char *smem_o, const fflash_pref
     }
 }
 
-/* Normalises O, stores it and, if asked for, the log-sum-exp. The bytes at smem_o must be free. */
+/*
+ * Normalises O, stores it and, if asked for, the log-sum-exp. No copy may be on its way to the bytes at smem_o. Warps that work
+ * alone have those of their rows for themselves; teams, whose O goes over the tiles, pass a barrier before they write.
+ */
 template <class Traits>
 __device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *smem_o, const fflash_prefill_params &params) {
     using T = typename Traits::Element;
