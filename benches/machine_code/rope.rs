@@ -38,8 +38,8 @@ const FUSED: Bars = Bars {
 };
 
 pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
-    // For 16 bytes of a 16-bit type, read or written, PTX has some 8 moves between kinds of registers, negations and constants that
-    // are operands in machine code.
+    // For 16 bytes of a 16-bit type, read or written, PTX has 4 to 6 moves between kinds of registers and negations that
+    // machine code does not need.
     for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
         cases.push(alone::<f16>(device, style, 33.0)?);
         cases.push(alone::<bf16>(device, style, 35.0)?);
