@@ -39,14 +39,16 @@ const FUSED: Bars = Bars {
 };
 
 pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
+    // For 16 bytes of a 16-bit type, read or written, PTX has 4 to 6 moves between kinds of registers and negations that
+    // machine code does not need.
     for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
-        cases.push(alone::<f16>(device, style, 46.0)?);
-        cases.push(alone::<bf16>(device, style, 44.0)?);
-        cases.push(alone::<f32>(device, style, 27.0)?);
+        cases.push(alone::<f16>(device, style, 33.0)?);
+        cases.push(alone::<bf16>(device, style, 35.0)?);
+        cases.push(alone::<f32>(device, style, 21.0)?);
     }
     for (norm, [of_f16, of_bf16, of_f32, to_e4m3]) in [
-        (false, [58.0, 61.0, 40.0, 87.0]),
-        (true, [99.0, 96.0, 65.0, 126.0]),
+        (false, [40.0, 48.0, 25.0, 80.0]),
+        (true, [79.0, 86.0, 60.0, 115.0]),
     ] {
         cases.push(cached::<f16>(device, norm, false, of_f16)?);
         cases.push(cached::<bf16>(device, norm, false, of_bf16)?);

@@ -164,6 +164,11 @@ __device__ __forceinline__ uint32_t dynamic_shared_bytes() {
 
 /* ---- Conversions: 9.7.9.21 cvt, round to nearest even ---- */
 
+/* The halves of a word. 9.7.9.1 mov */
+__device__ __forceinline__ void halves(uint16_t &lo, uint16_t &hi, uint32_t x) {
+    asm("mov.b32 {%0, %1}, %2;" : "=h"(lo), "=h"(hi) : "r"(x));
+}
+
 __device__ __forceinline__ float f32_from_f16(uint16_t x) {
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));

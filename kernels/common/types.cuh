@@ -61,7 +61,9 @@ __device__ __forceinline__ float2 unpack_f32(uint32_t pair);
 
 template <>
 __device__ __forceinline__ float2 unpack_f32<F16>(uint32_t pair) {
-    return {to_f32(F16{uint16_t(pair)}), to_f32(F16{uint16_t(pair >> 16)})};
+    uint16_t lo, hi;
+    ptx::halves(lo, hi, pair);
+    return {to_f32(F16{lo}), to_f32(F16{hi})};
 }
 template <>
 __device__ __forceinline__ float2 unpack_f32<Bf16>(uint32_t pair) {

@@ -8,7 +8,7 @@
  * or more per position), adds the upper 64 bits of the product.
  *
  * The fraction is split into the nearest quarter turn and a rest of at most 1/8 turn, both exact; only the rest is rounded to f32
- * (error below 2^-25 * pi/4), and sincospi of it is good to 1 ulp. No position makes the result worse than another.
+ * (error below 2^-25 * pi/4), and its sine and cosine are good to 1 ulp. No position makes the result worse than another.
  *
  * Shared memory of a token: cos of every pair, then sin, in two halves each, `region` floats apart: those that a thread reads with
  * its first access, and with its second. Consecutive threads read consecutive accesses, which does not conflict. Of
@@ -20,24 +20,38 @@
 
 #include <stdint.h>
 
+#include "../common/reduce.cuh"
 #include "../common/types.cuh"
 #include "../params.h"
 
 namespace fflash {
 
+/* Cosine and sine of x half turns, x in [-1/4, 1/4]: what sincospif computes there, to the bit. */
+__device__ __forceinline__ float2 cos_sin_of_eighth(float x) {
+    const float square = x * x;
+    float cos = fmaf(0x1.d09c24p-3f, square, -0x1.55a5c0p+0f);
+    cos = fmaf(cos, square, 0x1.03c19ep+2f);
+    cos = fmaf(cos, square, -0x1.3bd3ccp+2f);
+    cos = fmaf(cos, square, 1.0f);
+    float sin = fmaf(-0x1.2f5992p-1f, square, 0x1.466b20p+1f);
+    sin = fmaf(sin, square, -0x1.4abbecp+2f);
+    sin = fmaf(0x1.921fb6p+1f, x, sin * (square * x));
+    return {cos, sin};
+}
+
 /* Cosine and sine of fraction / 2^64 of a turn. */
 __device__ __forceinline__ float2 cos_sin_of_turn(uint64_t fraction) {
     constexpr uint64_t kEighth = uint64_t{1} << 61;
-    const uint32_t quarter = uint32_t((fraction + kEighth) >> 62);
-    const int64_t rest = int64_t(fraction - (uint64_t{quarter} << 62));
-    float sin, cos;
-    sincospif(float(rest) * 0x1p-63f, &sin, &cos); /* in half turns */
-    if (quarter & 1) {
-        const float old = cos;
-        cos = -sin;
-        sin = old;
-    }
-    return quarter & 2 ? float2{-cos, -sin} : float2{cos, sin};
+    const uint64_t ahead = fraction + kEighth; /* its upper two bits: the nearest quarter turn */
+    const int64_t rest = int64_t(ahead % (2 * kEighth)) - int64_t(kEighth);
+    const float2 of_rest = cos_sin_of_eighth(float(rest) * 0x1p-63f);
+    const uint32_t quarter = uint32_t(ahead >> 32);
+    const bool swaps = quarter & 0x40000000;
+    const float cos = swaps ? of_rest.y : of_rest.x;
+    const float sin = swaps ? of_rest.x : of_rest.y;
+    /* The cosine is negative in quarters 1 and 2, the sine in 2 and 3. */
+    const uint32_t cos_sign = (quarter + 0x40000000) & 0x80000000, sin_sign = quarter & 0x80000000;
+    return {__uint_as_float(__float_as_uint(cos) ^ cos_sign), __uint_as_float(__float_as_uint(sin) ^ sin_sign)};
 }
 
 /* A position as whole + part / 2^64. */
@@ -120,6 +134,11 @@ __device__ __forceinline__ int fault_of(const fflash_rope_params &params, int64_
     return -1;
 }
 
+/* False for tokens past the last, and, where indices are checked, for those with one that points outside. */
+__device__ __forceinline__ bool is_alive(const fflash_rope_params &params, int64_t token) {
+    return token < params.tokens && (params.faults == nullptr || fault_of(params, token) < 0);
+}
+
 /* An entry of the table. */
 __device__ __forceinline__ float table_entry(const fflash_rope_params &params, int64_t at) {
     switch (params.table_type) {
@@ -129,29 +148,31 @@ __device__ __forceinline__ float table_entry(const fflash_rope_params &params, i
     }
 }
 
-/* Cosine and sine of pair p at a token's position. */
-__device__ __forceinline__ float2 angle_of(const fflash_rope_params &params, int64_t token, int p) {
-    const int axis = params.axis_of_pair[p / 16] >> (p % 16 * 2) & 3;
-    const uint64_t turns = params.turns[p];
-    const RopePosition position = is_real(params) ? RopePosition::of_real(real_position(params, token, axis))
-                                                  : RopePosition{whole_position(params, token, axis), 0};
+/* A token's position on an axis. */
+__device__ __forceinline__ RopePosition position_of(const fflash_rope_params &params, int64_t token, int axis) {
+    if (is_real(params)) return RopePosition::of_real(real_position(params, token, axis));
+    return {whole_position(params, token, axis), 0};
+}
+
+/* Cosine and sine of pair p there. */
+__device__ __forceinline__ float2 angle_of(const fflash_rope_params &params, RopePosition position, int p) {
     float2 angle;
     if (params.table) {
         const int64_t at = position.whole * params.table_position_stride + p;
         angle = {table_entry(params, at), table_entry(params, at + params.table_part_stride)};
     } else {
-        angle = cos_sin_of_turn(position.times(turns));
+        angle = cos_sin_of_turn(position.times(params.turns[p]));
     }
     return {angle.x * params.cos_factor, angle.y * params.sin_factor};
 }
 
 /* Where pair p lies among the cosines of a token whose chunks have kWidth elements. */
 template <int kWidth>
-__device__ __forceinline__ int angle_index(const fflash_rope_params &params, int p) {
+__device__ __forceinline__ int angle_index(const fflash_rope_params &params, uint32_t p) {
     if (kWidth == 1 || params.interleaved) return p;
     constexpr uint32_t kHalf = kWidth > 1 ? kWidth / 2 : 1;
-    const uint32_t group = uint32_t(p) / kHalf;
-    return group / 2 * kHalf + uint32_t(p) % kHalf + (group % 2 ? params.angle_region : 0);
+    const uint32_t group = p / kHalf;
+    return group / 2 * kHalf + p % kHalf + (group % 2 ? params.angle_region : 0);
 }
 
 /* Floats of shared memory for the angles of a token: its cosines, and as many sines. */
@@ -160,14 +181,33 @@ __device__ __forceinline__ int angle_plane(const fflash_rope_params &params) {
     return kWidth == 1 ? params.angle_region : 2 * params.angle_region;
 }
 
-/* Fills this token's cosines and sines; the threads of the token share the work. */
+/*
+ * Fills the cosines and sines of the block's tokens. Of several a warp takes one at a time, so that its lanes write what does not
+ * conflict; one alone all threads share.
+ */
 template <int kWidth>
-__device__ __forceinline__ void compute_angles(const fflash_rope_params &params, int64_t token, float *cos, float *sin) {
-    for (int p = threadIdx.y * blockDim.x + threadIdx.x; p < params.rotary_pairs; p += blockDim.x * blockDim.y) {
-        const float2 angle = angle_of(params, token, p);
-        const int at = angle_index<kWidth>(params, p);
-        cos[at] = angle.x;
-        sin[at] = angle.y;
+__device__ __forceinline__ void compute_angles(const fflash_rope_params &params, float *angles) {
+    const int threads = blockDim.x * blockDim.y * blockDim.z;
+    const int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+    const bool alone = blockDim.z == 1;
+    const int warp = thread / kWarpSize;
+    const int step = alone ? threads : min(kWarpSize, threads - warp * kWarpSize);
+    const int plane = angle_plane<kWidth>(params);
+    for (int of_block = alone ? 0 : warp; of_block < blockDim.z; of_block += (threads + kWarpSize - 1) / kWarpSize) {
+        const int64_t token = int64_t(blockIdx.x) * blockDim.z + of_block;
+        int p = alone ? thread : thread % kWarpSize;
+        if (p >= params.rotary_pairs || !is_alive(params, token)) continue;
+        RopePosition position = position_of(params, token, 0);
+        float *cos = angles + of_block * (2 * plane);
+        for (; p < params.rotary_pairs; p += step) {
+            if (params.axes > 1) {
+                position = position_of(params, token, params.axis_of_pair[uint32_t(p) / 16] >> (p % 16u * 2) & 3);
+            }
+            const float2 angle = angle_of(params, position, p);
+            float *at = cos + angle_index<kWidth>(params, p);
+            at[0] = angle.x;
+            at[plane] = angle.y;
+        }
     }
 }
 

@@ -109,26 +109,12 @@ __device__ __forceinline__ void find_places(const fflash_rope_params &params, in
     }
 }
 
-/* False for tokens past the last, and, where indices are checked, for those with one that points outside; tells of these. */
-__device__ __forceinline__ bool is_alive(const fflash_rope_params &params, int64_t token) {
-    if (token >= params.tokens) return false;
-    if (params.faults == nullptr) return true;
+/* Tells of an index of the token that points outside. */
+__device__ __forceinline__ void tell_of_fault(const fflash_rope_params &params, int64_t token) {
+    if (params.faults == nullptr || token >= params.tokens || threadIdx.x != 0 || threadIdx.y != 0) return;
     const int fault = fault_of(params, token);
-    if (fault < 0) return true;
-    if (threadIdx.x == 0 && threadIdx.y == 0) {
-        atomicMin(reinterpret_cast<unsigned long long *>(params.faults), (unsigned long long)(token << 1 | fault));
-    }
-    return false;
-}
-
-/* Without the norm a thread goes through its heads alone. */
-template <RopePairs kPairs, class Share>
-__device__ __forceinline__ void store_all(const fflash_rope_params &params, Share &share) {
-    for (;;) {
-        share.template store<kPairs>();
-        if (share.done()) return;
-        share.template load<kPairs != RopePairs::kNone>();
-    }
+    if (fault < 0) return;
+    atomicMin(reinterpret_cast<unsigned long long *>(params.faults), (unsigned long long)(token << 1 | fault));
 }
 
 template <class Traits, bool kNorm, bool kCache>
@@ -146,13 +132,12 @@ __device__ __forceinline__ void rope_heads(const fflash_rope_params &params) {
 
     const int64_t token = int64_t(blockIdx.x) * blockDim.z + threadIdx.z;
     const bool alive = is_alive(params, token);
+    if (!alive) tell_of_fault(params, token);
     RopeShare<Traits, kNorm, kCache> share(params, token, alive);
-    share.template load<false>();
+    share.load();
     if constexpr (kNorm) copy_weights<T, Traits::kWidth>(params, weights);
-    if (alive) {
-        compute_angles<Traits::kWidth>(params, token, cos, sin);
-        if constexpr (kCache) find_places<kNorm>(params, token, places);
-    }
+    compute_angles<Traits::kWidth>(params, angles);
+    if (kCache && alive) find_places<kNorm>(params, token, places);
     __syncthreads();
     const bool here = alive && share.has_column();
     if (here && share.turns()) share.keep_angles(params, cos, sin);
@@ -163,25 +148,16 @@ __device__ __forceinline__ void rope_heads(const fflash_rope_params &params) {
         for (int lot = 0;;) {
             float inverse[Traits::kNormHeads];
             share.normalise(inverse, params, partials);
-            share.store_fused(params, inverse);
+            share.store(params, inverse);
             if (++lot == params.lots) return;
-            share.template load<false>();
-        }
-    } else if constexpr (kCache) {
-        if (!here) return;
-        for (;;) {
-            share.store_fused(params, {});
-            if (share.done()) return;
-            share.template load<false>();
+            share.load();
         }
     } else {
         if (!here) return;
-        if (!share.turns()) {
-            store_all<RopePairs::kNone>(params, share);
-        } else if (params.interleaved) {
-            store_all<RopePairs::kInterleaved>(params, share);
-        } else {
-            store_all<RopePairs::kHalfSplit>(params, share);
+        for (;;) {
+            share.store(params, {});
+            if (share.done()) return;
+            share.load();
         }
     }
 }

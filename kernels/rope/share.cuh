@@ -121,16 +121,13 @@ public:
     /* True when no head is left to load. */
     __device__ __forceinline__ bool done() const { return left_ <= 0; }
 
-    /* Issues the loads of the next heads. kWhole: this thread's column has two chunks, as all do that rotate. */
-    template <bool kWhole>
+    /* Issues the loads of the next heads. */
     __device__ __forceinline__ void load() {
-#pragma unroll
-        for (int i = 0; i < kHeads; ++i) {
-            live_[i] = left_ > 0;
-            load_if(live_[i], a_[i], reinterpret_cast<const Chunk *>(next_));
-            load_if(has_second<kWhole>(i), b_[i], reinterpret_cast<const Chunk *>(next_ + column_.second));
-            next_ += step_ * heads_->x_strides.heads;
-            left_ -= step_;
+        left_ -= kHeads * step_;
+        if (full()) {
+            load_lot<true>();
+        } else {
+            load_lot<false>();
         }
     }
 
@@ -211,54 +208,13 @@ public:
         return params.cache_type == FFLASH_PAGES_SAME ? sizeof(T) : 1;
     }
 
-    /* Rotates (or leaves as they are) and stores the heads that load() brought, without norm or cache. */
-    template <RopePairs kPairs>
-    __device__ __forceinline__ void store() {
-        constexpr bool kTurns = kPairs != RopePairs::kNone;
-#pragma unroll
-        for (int i = 0; i < kHeads; ++i) {
-            if constexpr (kTurns) {
-                float a[kWidth], b[kWidth];
-                unpack(a, a_[i]);
-                unpack(b, b_[i]);
-                rotate<kPairs>(a, b);
-                a_[i] = pack<T>(a);
-                b_[i] = pack<T>(b);
-            }
-            store_if(live_[i], reinterpret_cast<Chunk *>(out_), a_[i]);
-            store_if(has_second<kTurns>(i), reinterpret_cast<Chunk *>(out_ + column_.second), b_[i]);
-            out_ += step_ * heads_->out_strides.heads;
-        }
-    }
-
-    /* The same with them; `inverse` comes from normalise(). */
-    __device__ __forceinline__ void store_fused(const fflash_rope_params &params, const float (&inverse)[kHeads]) {
-#pragma unroll
-        for (int i = 0; i < kHeads; ++i) {
-            float a[kWidth], b[kWidth];
-            unpack(a, a_[i]);
-            unpack(b, b_[i]);
-            if constexpr (kNorm) {
-                scale_by(a, inverse[i]);
-                scale_by(b, inverse[i]);
-            }
-            if (!turns()) {
-                if constexpr (kNorm) multiply(a, b);
-            } else if (params.interleaved) {
-                rotate<RopePairs::kInterleaved>(a, b);
-            } else {
-                rotate<RopePairs::kHalfSplit>(a, b);
-            }
-            const Chunk packed_a = pack<T>(a), packed_b = pack<T>(b);
-            const bool has_b = has_second<false>(i);
-            store_if(live_[i] && has_out_, reinterpret_cast<Chunk *>(out_), packed_a);
-            store_if(has_b && has_out_, reinterpret_cast<Chunk *>(out_ + column_.second), packed_b);
-            const bool same = cached_ && params.cache_type == FFLASH_PAGES_SAME;
-            store_if(live_[i] && same, reinterpret_cast<Chunk *>(cache_), packed_a);
-            store_if(has_b && same, reinterpret_cast<Chunk *>(cache_ + cache_second_), packed_b);
-            if (live_[i] && cached_ && params.cache_type != FFLASH_PAGES_SAME) store_f8(params, i, a, b);
-            out_ += step_ * heads_->out_strides.heads;
-            cache_ += step_ * pages_->head_stride * page_bytes(params);
+    /* Does to the heads that load() brought what is asked for, and stores them; `inverse` comes from normalise(). */
+    __device__ __forceinline__ void store(const fflash_rope_params &params, const float (&inverse)[kHeads]) {
+        if (kCache || turns()) turn(params, inverse);
+        if (full()) {
+            store_lot<true>(params);
+        } else {
+            store_lot<false>(params);
         }
     }
 
@@ -271,7 +227,7 @@ public:
 #pragma unroll
         for (int i = 0; i < kHeads; ++i) {
             mean[i] = fmaf(mean[i], params.inverse_head_dim, params.eps);
-            fit = fit && (fits(mean[i]) || !live_[i]);
+            fit = fit && (fits(mean[i]) || !live(i));
         }
         if constexpr (!Traits::kSquaresFit) {
             const bool all_fit = blockDim.x > kWarpSize ? __syncthreads_and(fit) : __all_sync(kFullWarp, fit);
@@ -282,14 +238,92 @@ public:
     }
 
 private:
+    /* Bytes from a head of this thread to its next. Strides are read where they are needed: kept, they would be registers. */
+    __device__ __forceinline__ int64_t cache_step(const fflash_rope_params &params) const {
+        return step_ * pages_->head_stride * page_bytes(params);
+    }
+
+    /* Whether there is an i-th of those held. */
+    __device__ __forceinline__ bool live(int i) const { return left_ > (i - kHeads) * step_; }
+
+    /* No head of those held is missing, nor a chunk of one. */
+    __device__ __forceinline__ bool full() const { return live(kHeads - 1) && column_.second != 0; }
+
     __device__ __forceinline__ static void copy(float *to, Vec<float, (kWidth > 1 ? kWidth / 2 : 1)> from) {
 #pragma unroll
         for (int i = 0; i < kWidth / 2; ++i) to[i] = from[i];
     }
 
-    template <bool kWhole>
-    __device__ __forceinline__ bool has_second(int i) const {
-        return live_[i] && (kWhole || column_.second != 0);
+    template <bool kFull>
+    __device__ __forceinline__ void load_lot() {
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i) {
+            const Chunk *first = reinterpret_cast<const Chunk *>(next_);
+            const Chunk *second = reinterpret_cast<const Chunk *>(next_ + column_.second);
+            if constexpr (kFull) {
+                a_[i] = *first;
+                b_[i] = *second;
+            } else {
+                load_if(live(i), a_[i], first);
+                load_if(live(i) && column_.second != 0, b_[i], second);
+            }
+            next_ += step_ * heads_->x_strides.heads;
+        }
+    }
+
+    template <bool kFull>
+    __device__ __forceinline__ void store_lot(const fflash_rope_params &params) {
+        const int64_t step = step_ * heads_->out_strides.heads;
+        if (!kCache || has_out_) put<kFull>(reinterpret_cast<char *>(out_), column_.second * int(sizeof(T)), step * sizeof(T));
+        out_ += kHeads * step;
+        if constexpr (kCache) {
+            if (cached_ && params.cache_type == FFLASH_PAGES_SAME) put<kFull>(cache_, cache_second_, cache_step(params));
+            cache_ += kHeads * cache_step(params);
+        }
+    }
+
+    /* Stores the heads held, `step` bytes apart. */
+    template <bool kFull>
+    __device__ __forceinline__ void put(char *to, int second, int64_t step) const {
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i) {
+            Chunk *first = reinterpret_cast<Chunk *>(to);
+            if constexpr (kFull) {
+                *first = a_[i];
+                *reinterpret_cast<Chunk *>(to + second) = b_[i];
+            } else {
+                store_if(live(i), first, a_[i]);
+                store_if(live(i) && second != 0, reinterpret_cast<Chunk *>(to + second), b_[i]);
+            }
+            to += step;
+        }
+    }
+
+    /* Normalises and rotates the heads held. Those of FP8 are stored at once, before they are rounded. */
+    __device__ __forceinline__ void turn(const fflash_rope_params &params, const float (&inverse)[kHeads]) {
+        const bool as_f8 = kCache && cached_ && params.cache_type != FFLASH_PAGES_SAME;
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i) {
+            float a[kWidth], b[kWidth];
+            unpack(a, a_[i]);
+            unpack(b, b_[i]);
+            if constexpr (kNorm) {
+                scale_by(a, inverse[i]);
+                scale_by(b, inverse[i]);
+            }
+            if (kCache && !turns()) {
+                if constexpr (kNorm) multiply(a, b);
+            } else if (kWidth > 1 && params.interleaved) {
+                rotate<RopePairs::kInterleaved>(a, b);
+            } else {
+                rotate<RopePairs::kHalfSplit>(a, b);
+            }
+            if constexpr (kCache) {
+                if (as_f8 && live(i)) store_f8(params, i, a, b);
+            }
+            a_[i] = pack<T>(a);
+            b_[i] = pack<T>(b);
+        }
     }
 
     template <RopePairs kPairs>
@@ -317,12 +351,13 @@ private:
 
     __device__ __forceinline__ void store_f8(const fflash_rope_params &params, int i, const float (&a)[kWidth],
                                              const float (&b)[kWidth]) const {
+        char *at = cache_ + i * cache_step(params);
         const fflash_rope_pages &pages = *pages_;
         float inverse_scale = pages.inverse_scale;
         if (pages.scales) inverse_scale = __frcp_rn(pages.scales[head(i) * pages.scale_stride]);
         const ToF8 to(inverse_scale, params.cache_type == FFLASH_PAGES_E4M3);
-        store_f8_chunk(cache_, to, a);
-        if (cache_second_ != 0) store_f8_chunk(cache_ + cache_second_, to, b);
+        store_f8_chunk(at, to, a);
+        if (cache_second_ != 0) store_f8_chunk(at + cache_second_, to, b);
     }
 
     __device__ __forceinline__ static void store_f8_chunk(char *at, const ToF8 &to, const float (&x)[kWidth]) {
@@ -371,13 +406,10 @@ private:
             for (int j = 0; j < kWidth; ++j) sum[i] = fmaf(a[j], a[j], fmaf(b[j], b[j], sum[i]));
         }
         const int lanes = blockDim.x;
+#pragma unroll 1
+        for (int mask = min(lanes, kWarpSize) / 2; mask > 0; mask /= 2) {
 #pragma unroll
-        for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
-#pragma unroll
-            for (int i = 0; i < kHeads; ++i) {
-                const float other = __shfl_xor_sync(kFullWarp, sum[i], mask);
-                if (mask < lanes) sum[i] += other;
-            }
+            for (int i = 0; i < kHeads; ++i) sum[i] += __shfl_xor_sync(kFullWarp, sum[i], mask);
         }
         if (lanes > kWarpSize) add_warps(sum, partials);
     }
@@ -403,7 +435,6 @@ private:
 
     RopeColumn column_;
     bool has_column_;
-    /* Strides are read where they are needed: kept, they would be the registers for which a block less fits an SM. */
     const fflash_rope_heads *heads_;
     const fflash_rope_pages *pages_;
     int role_; /* 0: q, 1: k, 2: v */
@@ -415,7 +446,6 @@ private:
     bool cached_;
     char *cache_;
     int cache_second_;
-    bool live_[kHeads];
     Chunk a_[kHeads];
     Chunk b_[kHeads];
     float cos_[kWidth];

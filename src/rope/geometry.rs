@@ -20,6 +20,8 @@ const HEADS: u64 = 4;
 const NORM_HEADS: u64 = 2;
 /// Tokens from twice which on blocks get more than one: below, more blocks are worth more.
 const MANY_TOKENS: u64 = 512;
+/// Heads of a thread where blocks have more than one token.
+const MANY_HEADS: u64 = 8;
 /// Bytes of shared memory for where a token goes in the cache.
 const PLACE_BYTES: u64 = 16;
 
@@ -86,7 +88,16 @@ pub(crate) fn geometry(
     let tokens = block.tokens as u64;
     let (in_y, grid_y) = divide_threads(block, MAX_THREADS / lanes, lanes);
     let room = (MAX_THREADS / (lanes * in_y)).min(MAX_BLOCK_Z);
-    let of_block = (tokens / MANY_TOKENS).clamp(1, room);
+    let mut of_block = (tokens / MANY_TOKENS).clamp(1, room);
+    if has_many_tokens(block) {
+        // Tokens that fill whole warps.
+        let filling = WARP >> (lanes * in_y).trailing_zeros().min(WARP.ilog2());
+        if filling <= room {
+            of_block = of_block
+                .next_multiple_of(filling)
+                .min(room / filling * filling);
+        }
+    }
     let (region, plane) = match kind {
         // In the order of pairs.
         RopeKind::Wide if block.interleaved != 0 => (pairs / 2, pairs),
@@ -109,12 +120,22 @@ pub(crate) fn geometry(
     Ok((kind, geometry))
 }
 
+/// True where blocks get more than one token.
+fn has_many_tokens(block: &fflash_rope_params) -> bool {
+    block.tokens as u64 >= 2 * MANY_TOKENS
+}
+
 /// Divides threads in y among the heads of q, k and v, and says how many a block has, with room for `room`, and how many blocks there are.
 fn divide_threads(block: &mut fflash_rope_params, room: u64, lanes: u64) -> (u64, u64) {
     let norm = block.normalise != 0;
-    let many = block.tokens as u64 >= 2 * MANY_TOKENS;
-    // With many tokens, fewer threads to a token are enough, and share what the block reads once.
-    let each = if norm && !many { NORM_HEADS } else { HEADS };
+    let held = if norm { NORM_HEADS } else { HEADS };
+    // With many tokens, fewer threads to a token are enough: what a thread computes before the first head serves more.
+    let each = match (has_many_tokens(block), norm) {
+        (false, _) => held,
+        // Warps that hold heads of q, k and v would convert to FP8 in more of them.
+        (true, false) if block.cache_type == FFLASH_PAGES_SAME as i32 => MANY_HEADS,
+        (true, _) => MANY_HEADS / 2,
+    };
     let heads = block.heads.map(|heads| heads.heads as u64);
     let roles = heads.iter().filter(|&&heads| heads > 0).count() as u64;
     let wanted: u64 = heads.iter().map(|heads| heads.div_ceil(each)).sum();
@@ -143,7 +164,6 @@ fn divide_threads(block: &mut fflash_rope_params, room: u64, lanes: u64) -> (u64
         };
         left -= share;
         heads.threads = share as i32;
-        let held = if norm { NORM_HEADS } else { HEADS };
         lots = lots.max(count.div_ceil(share * held));
     }
     block.lots = lots as i32;

@@ -90,12 +90,12 @@ fn launch(mut block: fflash_rope_params, bytes: usize) -> Launch {
 fn usual_sizes() {
     use RopeKind::{Narrow, Wide};
     let of = |tokens, heads, head_dim, bytes| launch(block(tokens, heads, head_dim), bytes);
-    // 32 + 8 heads of 128: 10 threads for each of 8 columns, up to 3 tokens.
+    // 32 + 8 heads of 128: 10 threads for each of 8 columns; with many tokens half of that, in whole warps.
     let ten = [8, 2, 0];
     assert_eq!(of(1, [32, 8], 128, 2), (Wide, [1, 1], [8, 10, 1], ten));
     assert_eq!(
         of(4096, [32, 8], 128, 2),
-        (Wide, [1366, 1], [8, 10, 3], ten)
+        (Wide, [1024, 1], [8, 5, 4], [4, 1, 0])
     );
     // 4 + 1 heads of 256 in f32.
     assert_eq!(
