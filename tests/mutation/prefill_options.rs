@@ -120,7 +120,7 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
         },
         ..Prefill::default()
     };
-    for dims in [[40, 40], [72, 72]] {
+    for dims in [[40, 40], [72, 72], [200, 200]] {
         // Queries before all keys, in whole chunks and in part of one.
         with_sinks::<T>(
             device,
@@ -150,7 +150,8 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
     }
     for head_dim in [64, 128, 256] {
         unseen_keys::<T>(device, [head_dim; 2], 128, false)?;
-        far_logits::<T>(device, head_dim)?;
+        far_logits::<T>(device, head_dim, false)?;
+        far_logits::<T>(device, head_dim, true)?;
     }
     Ok(())
 }
@@ -202,13 +203,18 @@ fn unseen_keys<T: Float>(
 }
 
 /// Logits near each other and far from 0, for rows of each kind: references that rest in shared memory, and sums of rounded
-/// weights, whose rounding shows in few elements of o.
-fn far_logits<T: Float>(device: &Device, head_dim: usize) -> Result<()> {
+/// weights, whose rounding shows in few elements of o. With `alternates` every other row has logits of -inf alone: no
+/// reference at all.
+fn far_logits<T: Float>(device: &Device, head_dim: usize, alternates: bool) -> Result<()> {
     let near = |spread| Tensor::<T, 3>::new(device, [128, 4, head_dim], 0, spread);
     let (mut q, mut k, v) = (near(1.0)?, near(1.0)?, near(2.0)?);
-    for tensor in [&mut q, &mut k] {
-        tensor.set(device, |[.., column]| (column == 0).then_some(400.0))?;
-    }
+    k.set(device, |[.., column]| (column == 0).then_some(400.0))?;
+    q.set(device, |[row, _, column]| {
+        match alternates && row % 2 == 1 {
+            true => (column == 0).then_some(f64::NEG_INFINITY),
+            false => (column == 0).then_some(400.0),
+        }
+    })?;
     let op = Prefill::default();
     packed(
         device,
