@@ -35,6 +35,7 @@
 #include "logits.cuh"
 #include "row_copy.cuh"
 #include "seqlen.cuh"
+#include "shape.cuh"
 #include "tile_walk.cuh"
 
 namespace fflash {
@@ -91,10 +92,10 @@ public:
         if (block.row_first >= row_end) return;
         const KeyBounds bounds(params_.mask, request);
         const TileWalk<Traits::kBlockN> walk(params_, request, bounds, block, row_end);
-        const QueryRow row(params_, block, block.row_first + thread_row());
+        const QueryRow row(params_, block, min(block.row_first + thread_row(), row_end - 1));
         const LogitRow logits(params_, request, bounds, block, row);
 
-        int tile = walk.first(params_.mask);
+        int tile = walk.from(params_.mask, 0);
         if (!walk.is_end(tile)) {
             copy_queries<typename Traits::QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end, 32);
             load_k(request, block, walk, tile);
@@ -104,7 +105,7 @@ public:
                 load_v(request, block, walk, tile);
                 multiply_qk();
                 __syncthreads();
-                const int next = walk.next(params_.mask, tile);
+                const int next = walk.from(params_.mask, tile + 1);
                 load_k(request, block, walk, next);
                 weigh(logits, tile * Traits::kBlockN);
                 ptx::cp_async_wait<1>();
@@ -177,8 +178,9 @@ private:
         const int column = threadIdx.x % Traits::kRowThreads * 2;
         const float2 even = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(0, row, column));
         const float2 odd = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(1, row, column));
-        const float x0 = logits.shape(params_, even.x + odd.x, key_first + column);
-        const float x1 = logits.shape(params_, even.y + odd.y, key_first + column + 1);
+        const uint32_t seen = logits.visible<Traits::kBlockN>(params_.mask, key_first) >> column;
+        const float x0 = shape_logit(even.x + odd.x, params_.logits, logits, key_first + column, seen & 1);
+        const float x1 = shape_logit(even.y + odd.y, params_.logits, logits, key_first + column + 1, seen >> 1 & 1);
 
         const float old_max = max_;
         max_ = fmaxf(old_max, lanes_max<Traits::kRowThreads>(fmaxf(x0, x1)));
