@@ -57,10 +57,11 @@ struct __align__(16) KeyPlaces {
 };
 
 /* In shared memory, beside the tiles. */
-template <int kBlockN, int kSteps>
+template <int kBlockN, int kSteps, int kWarps>
 struct GatheredShared {
     KeyPlaces places[kSteps][kBlockN];
     int tiles[4];
+    int run_ends[kWarps];
     KeySource<kBlockN> source;
 };
 
@@ -77,18 +78,19 @@ class GatheredTiles {
 public:
     /* Teams copy V a step after K. */
     static constexpr int kPlaceSteps = Traits::kTeam > 1 ? 3 : 2;
-    using Shared = GatheredShared<kBlockN, kPlaceSteps>;
+    using Shared = GatheredShared<kBlockN, kPlaceSteps, Traits::kWarps>;
 
-    /* `shared.source` is there. Finds the places of the first step; a barrier must follow before they are copied. */
+    /* `shared.source` is there. Finds the places of the first two steps; a barrier must follow before they are copied. */
     __device__ __forceinline__ GatheredTiles(char *smem, Shared &shared, const fflash_prefill_params &params)
         : smem_(smem), base_(__cvta_generic_to_shared(smem)), shared_(shared), params_(params) {
+        if (threadIdx.x % kWarpSize == 0) run_end() = 0;
+        __syncwarp();
 #pragma unroll 1
-        for (int step = 0;; ++step) {
+        for (int step = 0; step < 3; ++step) {
             find_run();
-            if (step == 2) break;
             const int tile = ahead_;
             look_up(step);
-            if (step == 0) write_places(step, tile);
+            if (step < 2) write_places(step, tile);
         }
     }
 
@@ -99,37 +101,40 @@ public:
     __device__ __forceinline__ int tile(uint32_t step) const { return shared_.tiles[step % 4]; }
 
     /* So many steps can be done before find_run. */
-    __device__ __forceinline__ int steps_in_run() const { return ahead_end_ - ahead_; }
+    __device__ __forceinline__ int steps_in_run() const { return run_end() - ahead_; }
 
     /* The next run of tiles where the last has ended. Not within a step. */
     __device__ __forceinline__ void find_run() {
-        if (ahead_ < ahead_end_) return;
+        if (ahead_ < run_end()) return;
         const TileWalk<kBlockN> walk = shared_.source.walk;
         ahead_ = walk.from(params_.mask, ahead_);
-        ahead_end_ = walk.run_end(params_.mask, ahead_);
+        __syncwarp();
+        if (threadIdx.x % kWarpSize == 0) run_end() = walk.run_end(params_.mask, ahead_);
+        __syncwarp();
     }
 
-    /*
-     * Starts the copies of a step's tile, as one group, and prepares those of the next two. Steps come in order. kAny: f32
-     * is taken too, and there at the end.
-     */
+    /* Starts the copies of a step's tile, as one group. kAny: f32 is taken too, and there at the end. */
     template <bool kAny = false>
     __device__ __forceinline__ void load(uint32_t step) {
-        load_v<kAny>(step);
         load_k<kAny>(step);
+        load_v<kAny>(step);
         ptx::cp_async_commit();
     }
 
-    /* The same of one of its halves, to be committed; K is the last of a step. */
+    /* The same of one of its halves, to be committed. */
+    template <bool kAny = false>
+    __device__ __forceinline__ void load_k(uint32_t step) {
+        copy<kAny>(sK(step), places(step), &KeyPlaces::k, params_.head_dim);
+    }
     template <bool kAny = false>
     __device__ __forceinline__ void load_v(uint32_t step) {
         copy<kAny>(sV(step), places(step), &KeyPlaces::v, params_.head_dim_v);
     }
-    template <bool kAny = false>
-    __device__ __forceinline__ void load_k(uint32_t step) {
-        copy<kAny>(sK(step), places(step), &KeyPlaces::k, params_.head_dim);
-        write_places(step + 1, tile(step + 1));
-        look_up(step + 2);
+
+    /* Prepares the copies of the steps to come; between the barriers of this step and the next. */
+    __device__ __forceinline__ void prepare(uint32_t step) {
+        write_places(step + 2, tile(step + 2));
+        look_up(step + 3);
     }
 
     /* Waits for the tile loaded last, and for all warps to be through with the step before. */
@@ -145,48 +150,52 @@ public:
     }
 
 private:
+    /* The end of the run that the tile ahead is in: the same in all warps, which find it each in its own time. */
+    __device__ __forceinline__ int &run_end() const { return shared_.run_ends[threadIdx.x / kWarpSize]; }
+
     __device__ __forceinline__ KeyPlaces *places(uint32_t step) const { return shared_.places[step % kPlaceSteps]; }
+
+    /* Threads are read anew where their number is used, so that nothing computed from it takes a register of the steps. */
 
     /* Starts to read the page of this thread's key in the next tile, that of `step`. */
     __device__ __forceinline__ void look_up(uint32_t step) {
-        if (threadIdx.x < kBlockN) {
-            const int key = ahead_ * kBlockN + threadIdx.x;
-            const int32_t *pages = shared_.source.pages;
+        const int thread = ptx::thread_index_x();
+        if (thread < kBlockN) {
+            const KeySource<kBlockN> source = shared_.source;
+            const int key = ahead_ * kBlockN + thread;
             page_ = 0;
-            if (pages != nullptr && shared_.source.walk.wants(key)) page_ = pages[divide(key, params_.requests.page_size)];
-            if (threadIdx.x == 0) shared_.tiles[step % 4] = ahead_;
+            if ((source.pages != nullptr) & source.walk.wants(key)) page_ = __ldg(source.pages + divide(key, params_.requests.page_size));
+            if (thread == 0) shared_.tiles[step % 4] = ahead_;
         }
         ++ahead_;
     }
 
     /* Where this thread's key of a tile lies. A page that does not exist is reported if anybody wants to know. */
     __device__ __forceinline__ void write_places(uint32_t step, int tile) {
-        if (threadIdx.x >= kBlockN) return;
-        const KeySource<kBlockN> &source = shared_.source;
+        const int thread = ptx::thread_index_x();
+        if (thread >= kBlockN) return;
+        const KeySource<kBlockN> source = shared_.source;
         const fflash_requests &requests = params_.requests;
-        const int key = tile * kBlockN + threadIdx.x;
-        KeyPlaces &to = places(step)[threadIdx.x];
-        to = {nullptr, nullptr};
-        if (!source.walk.wants(key)) return;
-        int row = key;
-        if (source.pages != nullptr) {
-            row = remainder(key, requests.page_size);
-            if (uint32_t(page_) >= uint32_t(requests.num_pages)) {
-                if (requests.page_error != nullptr) atomicMax(requests.page_error, 1 + source.request);
-                return;
-            }
-        }
+        const int key = tile * kBlockN + thread;
+        const bool is_wanted = source.walk.wants(key);
+        const bool is_paged = source.pages != nullptr;
+        const bool exists = !is_paged | (uint32_t(page_) < uint32_t(requests.num_pages));
+        const int row = is_paged ? remainder(key, requests.page_size) : key;
         const int bytes = kTakesF32<T> && params_.is_f32 ? 4 : 2;
-        to = {source.k + (page_ * params_.k_strides.batch + row * params_.k_strides.seqlen) * bytes,
-              source.v + (page_ * params_.v_strides.batch + row * params_.v_strides.seqlen) * bytes};
+        KeyPlaces to = {source.k + (page_ * params_.k_strides.batch + row * params_.k_strides.seqlen) * bytes,
+                        source.v + (page_ * params_.v_strides.batch + row * params_.v_strides.seqlen) * bytes};
+        if (!(is_wanted & exists)) to = {nullptr, nullptr};
+        places(step)[thread] = to;
+        if (is_wanted & !exists & (requests.page_error != nullptr)) atomicMax(requests.page_error, 1 + source.request);
     }
 
     /* Copies this thread's chunks of a tile, one of every so manieth row; those past head_dim do not exist. */
     template <bool kAny>
     __device__ __forceinline__ void copy(uint32_t tile, const KeyPlaces *places, const char *KeyPlaces::*tensor, int head_dim) {
-        const int first_row = threadIdx.x / Tile::kChunks;
-        const int column = threadIdx.x % Tile::kChunks * kChunkElements;
-        const uint32_t target = tile + Tile::offset(first_row, threadIdx.x % Tile::kChunks);
+        const uint32_t thread = ptx::thread_index_x();
+        const int first_row = thread / Tile::kChunks;
+        const int column = thread % Tile::kChunks * kChunkElements;
+        const uint32_t target = tile + Tile::offset(first_row, thread % Tile::kChunks);
         if (kAny && kTakesF32<T> && params_.is_f32) {
 #pragma unroll 1
             for (int row = first_row; row < Tile::kRows; row += kRowsPerPass) {
@@ -195,12 +204,13 @@ private:
                                  reinterpret_cast<const float *>(from) + column, from != nullptr && column < head_dim);
             }
         } else {
+            const char *from[kPasses];
 #pragma unroll
-            for (int pass = 0; pass < kPasses; ++pass) {
-                const char *from = places[first_row + pass * kRowsPerPass].*tensor;
-                ptx::cp_async_16(target + pass * kRowsPerPass * Tile::kRowBytes, from + column * 2,
-                                 from != nullptr && column < head_dim ? kChunkBytes : 0);
-            }
+            for (int pass = 0; pass < kPasses; ++pass) from[pass] = places[first_row + pass * kRowsPerPass].*tensor;
+#pragma unroll
+            for (int pass = 0; pass < kPasses; ++pass)
+                ptx::cp_async_16(target + pass * kRowsPerPass * Tile::kRowBytes, from[pass] + column * 2,
+                                 from[pass] != nullptr && column < head_dim ? kChunkBytes : 0);
         }
     }
 
@@ -208,9 +218,8 @@ private:
     uint32_t base_;
     Shared &shared_;
     const fflash_prefill_params &params_;
-    int ahead_ = 0;     /* the tile whose pages are read next */
-    int ahead_end_ = 0; /* the end of its run */
-    int page_ = 0;      /* of this thread's key, of the tile whose places are written next */
+    int ahead_ = 0; /* the tile whose pages are read next */
+    int page_ = 0;  /* of this thread's key, of the tile whose places are written next */
 };
 
 }  // namespace fflash

@@ -6,9 +6,9 @@
  * without an option that shapes logits and with 16-bit elements.
  *
  * Shared memory, bytes: that of prefill.cuh, then what options need to know of rows, then GatheredShared.
- *   head_dim  64: 59392 + 5120 + 2128, 66640
- *   head_dim 128: 75776 + 5120 + 1104, 82000
- *   head_dim 256: 84480 + 5120 + 1616, 91216
+ *   head_dim  64: 59392 + 5120 + 2144, 66656
+ *   head_dim 128: 75776 + 5120 + 1120, 82016
+ *   head_dim 256: 84480 + 5120 + 1648, 91248
  *
  * Preconditions (checked by the host): those of prefill.cuh; head_dim and head_dim_v at most kHeadDim, multiples of 8.
  *
@@ -42,7 +42,7 @@ struct GeneralTraits : PrefillTraits<T, kHeadDim> {
     static constexpr int kSmemRows = Base::kSmemBytes;
     static constexpr int kSmemGathered = kSmemRows + sizeof(Rows);
     static constexpr int kSmemBytes = kSmemGathered + sizeof(Gathered);
-    static_assert(sizeof(Rows) == Base::kBlockM * 40 && sizeof(Gathered) % 256 == 80, "as src/attention/tiles.rs has it");
+    static_assert(sizeof(Rows) == Base::kBlockM * 40 && sizeof(Gathered) % 256 == 80 + Base::kWarps * 4, "as src/attention/tiles.rs has it");
     static_assert(kSmemBytes <= 99 * 1024, "the least that sm_80 and later offer to one CTA");
 };
 
@@ -136,8 +136,10 @@ private:
             const int plain_end = step == 0 ? 0 : step + plain_steps(kv, tile);
             if (step < plain_end) {
 #pragma unroll 1
-                do redo = !plain_step(warp, kv, step, scale);
-                while (!redo && ++step < plain_end);
+                do {
+                    redo = !plain_step(warp, kv, step, scale);
+                    kv.prepare(step);
+                } while (!redo && ++step < plain_end);
                 if (!redo) continue;
             }
             shaped_step(warp, kv, step++, redo, scale);
@@ -152,6 +154,7 @@ private:
             if (step > 0) warp.multiply_pv(kv.sV(step - 1), step - 1);
             kv.wait();
             kv.template load<true>(step + 1);
+            kv.prepare(step);
         }
         warp.multiply_qk(acc_s, kv.sK(step));
         shape(acc_s, kv.tile(step));
@@ -176,8 +179,10 @@ private:
             const int plain_end = step == 0 ? 0 : step + plain_steps(kv, tile);
             if (step < plain_end) {
 #pragma unroll 1
-                do failed = !plain_team_step(warp, kv, step, scale);
-                while (!failed && ++step < plain_end);
+                do {
+                    failed = !plain_team_step(warp, kv, step, scale);
+                    if (!failed) kv.prepare(step);
+                } while (!failed && ++step < plain_end);
                 if (!failed) continue;
             }
             failed = failed || kv.wait_any(!warp.softmax.in_range());
@@ -188,6 +193,7 @@ private:
                 kv.template load_v<true>(step);
                 kv.template load_k<true>(step + 1);
                 ptx::cp_async_commit();
+                kv.prepare(step);
             }
             /* Weights of the step before that were out of range are found again; the next barrier is before their use. */
             const int current = failed ? step - 1 : step;

@@ -38,7 +38,7 @@ public:
 
     /* Keys that some row may see. */
     __device__ __forceinline__ bool wants(int key) const {
-        return key < key_end_ && (key >= key_first_ || key < sinks_end_);
+        return (key < key_end_) & ((key >= key_first_) | (key < sinks_end_));
     }
 
     /* The first visited tile that is not before `tile`. */

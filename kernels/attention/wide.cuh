@@ -6,7 +6,8 @@
  * Warp    S: one 16x8 part over every second pair of steps of 16 head_dim columns. Softmax: 4 rows, 8 lanes to a row.
  *         O: all 32 rows, every eighth square of 16 columns of head_dim_v.
  *
- * Shared memory, bytes: Q 36864 (O leaves through it), K 18432, V 16384, S 4096 (two summands), P 1024, rows 128; 76928.
+ * Shared memory, bytes: Q 36864 (O leaves through it), K 18432, V 16384, S 4096 (two summands), P 1024, factors and
+ * options of rows 128 + 1280; 78208.
  *
  * One buffer each of K and V, which are awaited apart. Step t:
  *   barrier: K(t) has landed; everybody is done with V(t - 1).        Start the copy of V(t).
@@ -57,7 +58,8 @@ struct WideTraits {
     static constexpr int kSmemS = kSmemV + VTile::kBytes;
     static constexpr int kSmemP = kSmemS + 2 * kBlockM * kBlockN * 4;
     static constexpr int kSmemRows = kSmemP + kBlockM * kBlockN * 2;
-    static constexpr int kSmemBytes = kSmemRows + kBlockM * 4;
+    static constexpr int kSmemLogitRows = kSmemRows + kBlockM * 4;
+    static constexpr int kSmemBytes = kSmemLogitRows + sizeof(LogitRows<kBlockM>);
     static constexpr int kRowThreads = kThreads / kBlockM;
     static_assert(kBlockN == 2 * kRowThreads, "a thread has two keys of its row");
     static_assert(kThreads == kRowCopyThreads<KTile> * kBlockN, "all keys are copied in one pass");
@@ -93,7 +95,7 @@ public:
         const KeyBounds bounds(params_.mask, request);
         const TileWalk<Traits::kBlockN> walk(params_, request, bounds, block, row_end);
         const QueryRow row(params_, block, min(block.row_first + thread_row(), row_end - 1));
-        const LogitRow logits(params_, request, bounds, block, row);
+        if (threadIdx.x % Traits::kRowThreads == 0) logit_rows().put(thread_row(), LogitRow(params_, request, bounds, block, row));
 
         int tile = walk.from(params_.mask, 0);
         if (!walk.is_end(tile)) {
@@ -107,7 +109,7 @@ public:
                 __syncthreads();
                 const int next = walk.from(params_.mask, tile + 1);
                 load_k(request, block, walk, next);
-                weigh(logits, tile * Traits::kBlockN);
+                weigh(tile * Traits::kBlockN);
                 ptx::cp_async_wait<1>();
                 __syncthreads();
                 multiply_pv();
@@ -173,8 +175,9 @@ private:
     }
 
     /* The online softmax of softmax.cuh, two keys to a thread; the maximum is kept unscaled, so that its weight is 1 exactly. */
-    __device__ __forceinline__ void weigh(const LogitRow &logits, int key_first) {
+    __device__ __forceinline__ void weigh(int key_first) {
         const int row = thread_row();
+        const LogitRow logits = logit_rows().get(row);
         const int column = threadIdx.x % Traits::kRowThreads * 2;
         const float2 even = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(0, row, column));
         const float2 odd = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(1, row, column));
@@ -288,6 +291,11 @@ private:
 
     /* One f32 for each row: what O is multiplied by. */
     __device__ __forceinline__ float *row_factors() const { return reinterpret_cast<float *>(smem_ + Traits::kSmemRows); }
+
+    /* What the options need to know of each row. */
+    __device__ __forceinline__ LogitRows<Traits::kBlockM> &logit_rows() const {
+        return *reinterpret_cast<LogitRows<Traits::kBlockM> *>(smem_ + Traits::kSmemLogitRows);
+    }
 
     const fflash_prefill_params &params_;
     char *smem_;

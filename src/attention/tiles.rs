@@ -36,14 +36,18 @@ pub(crate) struct WideTile {
 }
 
 /// What a launch must know of `kernels/attention/wide.cuh`: q, k, v; two summands of the logits, probabilities, a factor
-/// for each row.
+/// and what options need to know for each row.
 pub(crate) const WIDE: WideTile = WideTile {
     block_m: 32,
     block_n: 16,
     warps: 8,
     max_head_dim: 576,
     max_head_dim_v: 512,
-    shared_bytes: (32 + 16) * 576 * 2 + 16 * 512 * 2 + 2 * 32 * 16 * 4 + 32 * 16 * 2 + 32 * 4,
+    shared_bytes: (32 + 16) * 576 * 2
+        + 16 * 512 * 2
+        + 2 * 32 * 16 * 4
+        + 32 * 16 * 2
+        + 32 * (4 + 40),
 };
 
 /// One row for each head dimension, in the order of the macro in traits.cuh.
@@ -93,7 +97,8 @@ impl Tile {
     /// know of each row, and where the keys of the next tiles lie.
     pub(crate) const fn general_shared_bytes(&self) -> u32 {
         let place_steps = if self.team > 1 { 3 } else { 2 };
-        self.shared_bytes() + self.block_m * 40 + place_steps * self.block_n * 16 + 80
+        let places = place_steps * self.block_n * 16;
+        self.shared_bytes() + self.block_m * 40 + places + self.warps * 4 + 80
     }
 }
 
@@ -143,7 +148,7 @@ mod tests {
             let line = format!("    static constexpr int {name} = {value};");
             assert!(wide.contains(&line), "{line}");
         }
-        assert!(wide.contains(&format!("rows 128; {}.", WIDE.shared_bytes)));
+        assert!(wide.contains(&format!("rows 128 + 1280; {}.", WIDE.shared_bytes)));
     }
 
     #[test]
