@@ -1,8 +1,11 @@
-//! Prefill at each head dimension, with and without a mask.
+//! Prefill at each head dimension, with and without a mask, and with options of the kernels that have them all.
 
 use std::num::NonZeroU32;
 
-use ferroflash::{BlockMask, BlockShape, Mask, Prefill, PrefillArgs, PrefillOptions};
+use ferroflash::{
+    Bias, BlockMask, BlockShape, CuSeqlens, Mask, PageLayout, PageTable, Prefill, PrefillArgs,
+    PrefillOptions, PrefillPagedArgs,
+};
 use half::f16;
 
 use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
@@ -24,8 +27,181 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
         cases.push(full(device, head_dim, bars)?);
         cases.push(window(device, head_dim, bars)?);
         cases.push(blocks(device, head_dim)?);
+        cases.push(paged(device, head_dim)?);
+    }
+    for option in [Opt::Alibi, Opt::Bias, Opt::Bits] {
+        for head_dim in [64, 128] {
+            cases.push(with_option(device, head_dim, option)?);
+        }
+    }
+    for [head_dim, head_dim_v] in [[192, 128], [576, 512]] {
+        cases.push(pair(device, head_dim, head_dim_v)?);
     }
     Ok(())
+}
+
+/// Queries and keys of the cases below, of one head.
+const SEQLENS: [usize; 2] = [2 * BLOCK_M, 512];
+
+/// What such a case needs when blocks have `block_m` queries.
+fn needed([head_dim, head_dim_v]: [usize; 2], block_m: usize) -> Needed {
+    let [seqlen_q, seqlen_k] = SEQLENS;
+    Needed {
+        bytes: (seqlen_q + seqlen_q / block_m * seqlen_k)
+            * (head_dim + head_dim_v)
+            * size_of::<f16>(),
+        flops: (2 * seqlen_q * seqlen_k * (head_dim + head_dim_v)) as u64,
+    }
+}
+
+/// Keys in pages of 16, the last first.
+fn paged(device: &Device, head_dim: usize) -> Result<Case<'static>> {
+    let ([seqlen_q, seqlen_k], page_size) = (SEQLENS, 16);
+    let pages = seqlen_k / page_size;
+    let (q_shape, k_shape) = ([seqlen_q, 1, head_dim], [pages, page_size, 1, head_dim]);
+    let q = device.filled::<f16>(q_shape.iter().product(), 0.1)?;
+    let k = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
+    let v = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
+    let mut o = device.filled::<f16>(q_shape.iter().product(), 0.0)?;
+    let numbers: Vec<i32> = (0..pages as i32).rev().collect();
+    let table = PageTable::new(&device.stream, page_size, &numbers, &[seqlen_k])?;
+    let cu_seqlens = CuSeqlens::from_lengths(&device.stream, &[seqlen_q])?;
+    Ok(Case {
+        name: format!("prefill f16 d{head_dim} paged"),
+        needed: needed([head_dim; 2], BLOCK_M),
+        bars: Bars {
+            traffic: 1.02,
+            // In teams the products of the first tile are computed twice.
+            flops: Some(if head_dim > 128 { 1.04 } else { 1.0 }),
+            ..Bars::default()
+        },
+        launch: Box::new(move |device| {
+            let args = PrefillPagedArgs {
+                q: view(&q, q_shape)?,
+                k_cache: view(&k, k_shape)?,
+                v_cache: view(&v, k_shape)?,
+                layout: PageLayout::Nhd,
+                o: view_mut(&mut o, q_shape)?,
+                lse: None,
+                cu_seqlens_q: &cu_seqlens,
+                pages: &table,
+                page_error: None,
+                options: PrefillOptions::default(),
+            };
+            let op = Prefill::default();
+            Ok(device.kernels.prefill_paged(&device.stream, &op, args)?)
+        }),
+    })
+}
+
+/// An option that reaches every logit.
+#[derive(Debug, Clone, Copy)]
+enum Opt {
+    Alibi,
+    Bias,
+    Bits,
+}
+
+fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'static>> {
+    let [seqlen_q, seqlen_k] = SEQLENS;
+    let (q_shape, k_shape) = ([1, seqlen_q, 1, head_dim], [1, seqlen_k, 1, head_dim]);
+    let q = device.filled::<f16>(q_shape.iter().product(), 0.1)?;
+    let k = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
+    let v = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
+    let mut o = device.filled::<f16>(q_shape.iter().product(), 0.0)?;
+    let slopes = device.filled::<f32>(1, 0.1)?;
+    let bias = device.filled::<f16>(seqlen_q * seqlen_k, 0.1)?;
+    let bytes = seqlen_k / 8;
+    let bits = device.stream.clone_htod(&vec![0xffu8; seqlen_q * bytes])?;
+    let mut needed = needed([head_dim; 2], BLOCK_M);
+    // An element, or a byte, is read as a sector each time.
+    let traffic = match option {
+        Opt::Alibi => 1.02,
+        Opt::Bias => {
+            needed.bytes += seqlen_q * seqlen_k * size_of::<f16>();
+            2.4
+        }
+        Opt::Bits => {
+            needed.bytes += seqlen_q * bytes;
+            2.5
+        }
+    };
+    Ok(Case {
+        name: format!("prefill f16 d{head_dim} {option:?}").to_lowercase(),
+        needed,
+        bars: Bars {
+            traffic,
+            flops: Some(1.0),
+            ..Bars::default()
+        },
+        launch: Box::new(move |device| {
+            let mut options = PrefillOptions::default();
+            match option {
+                Opt::Alibi => options.alibi_slopes = Some(view(&slopes, [1, 1])?),
+                Opt::Bias => {
+                    options.bias = Some(Bias::F16(view(&bias, [1, 1, seqlen_q, seqlen_k])?))
+                }
+                Opt::Bits => options.bit_mask = Some(view(&bits, [1, seqlen_q, bytes])?),
+            }
+            let args = PrefillArgs {
+                q: view(&q, q_shape)?,
+                k: view(&k, k_shape)?,
+                v: view(&v, k_shape)?,
+                o: view_mut(&mut o, q_shape)?,
+                lse: None,
+                options,
+            };
+            Ok(device
+                .kernels
+                .prefill(&device.stream, &Prefill::default(), args)?)
+        }),
+    })
+}
+
+/// Values of another head dimension than keys.
+fn pair(device: &Device, head_dim: usize, head_dim_v: usize) -> Result<Case<'static>> {
+    let [seqlen_q, seqlen_k] = SEQLENS;
+    let shapes = [
+        [seqlen_q, head_dim],
+        [seqlen_k, head_dim],
+        [seqlen_k, head_dim_v],
+        [seqlen_q, head_dim_v],
+    ];
+    let [q_shape, k_shape, v_shape, o_shape] = shapes.map(|[rows, columns]| [1, rows, 1, columns]);
+    let q = device.filled::<f16>(q_shape.iter().product(), 0.1)?;
+    let k = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
+    let v = device.filled::<f16>(v_shape.iter().product(), 0.1)?;
+    let mut o = device.filled::<f16>(o_shape.iter().product(), 0.0)?;
+    let block_m = if head_dim > 256 { 32 } else { BLOCK_M };
+    Ok(Case {
+        name: format!("prefill f16 d{head_dim}/{head_dim_v}"),
+        needed: needed([head_dim, head_dim_v], block_m),
+        bars: Bars {
+            traffic: 1.02,
+            // Heads of up to 256 are computed as 256, and there the products of the first tile twice.
+            flops: Some(if head_dim > 256 {
+                1.0
+            } else {
+                (512.0 + 16.0) / (head_dim + head_dim_v) as f64
+            }),
+            // Not free of conflicts yet.
+            conflicts: if head_dim > 256 { 4096 } else { 0 },
+            ..Bars::default()
+        },
+        launch: Box::new(move |device| {
+            let args = PrefillArgs {
+                q: view(&q, q_shape)?,
+                k: view(&k, k_shape)?,
+                v: view(&v, v_shape)?,
+                o: view_mut(&mut o, o_shape)?,
+                lse: None,
+                options: PrefillOptions::default(),
+            };
+            Ok(device
+                .kernels
+                .prefill(&device.stream, &Prefill::default(), args)?)
+        }),
+    })
 }
 
 fn full(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
@@ -70,9 +246,9 @@ fn blocks(device: &Device, head_dim: usize) -> Result<Case<'static>> {
         flops: (4 * seqlen_q * seen * BLOCK_M * heads * head_dim) as u64,
     };
     let bars = Bars {
-        // Every lane reads the words of the mask for its keys, from the first-level cache; sectors are counted before it.
-        traffic: 1.35,
-        flops: Some(1.03),
+        traffic: 1.02,
+        // In teams the products of the first tile of eight are computed twice.
+        flops: Some(if head_dim > 128 { 1.07 } else { 1.03 }),
         ..Bars::default()
     };
     case(

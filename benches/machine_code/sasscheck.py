@@ -264,7 +264,8 @@ def blocks_of(code, labels):
     for ins, to in zip(code, goal):
         if ins.base == "BSSY" and to is not None:
             regions[ins.operands.split(",")[0]].append(to)
-    ends = {i for i, ins in enumerate(code) if ins.base in ("BRA", "BRX", "JMX", "BRXU", "EXIT", "RET", "BSYNC", "JMP")}
+    ends = {i for i, (ins, to) in enumerate(zip(code, goal)) if ins.base in ("BRA", "BRX", "JMX", "BRXU", "EXIT", "RET", "BSYNC", "JMP")
+            or to is not None and ins.base == "CALL"}
     heads = sorted({0} | {i + 1 for i in ends if i + 1 < len(code)} | {t for t in goal if t is not None})
     blocks = [(a, b - 1) for a, b in zip(heads, heads[1:] + [len(code)])]
     index = {first: n for n, (first, _) in enumerate(blocks)}
@@ -274,6 +275,8 @@ def blocks_of(code, labels):
         conditional = bool(ins.guard) or "," in ins.operands
         if ins.base == "BRA" and ".DIV" not in ins.opcode:  # .DIV leads to a cold path
             to = [goal[last]] + ([last + 1] if conditional else [])
+        elif ins.base == "CALL" and goal[last] is not None:     # to a place in the same function: a jump
+            to = [goal[last]] + ([last + 1] if ins.guard else [])
         elif ins.base == "BSYNC":
             joins = regions[ins.operands.split(",")[0]]
             to = joins if joins and last + 1 not in joins else [last + 1]

@@ -1,22 +1,14 @@
 /*
  * Fused attention with every option for heads of up to 256 elements: O = softmax(mask(logits(Q K^T))) V.
  *
- * Grid    block.cuh
- * CTA     128 rows, 8 warps; loops over tiles of 64 keys (32 at head_dim 256).
- * Warp    16 rows, all keys, all of head_dim: a row's softmax never leaves its warp.
+ * Grid, CTA, warps, tiles and the loop are those of prefill.cuh, with two differences: keys are gathered (gathered_tiles.cuh), and
+ * the step that is not plain knows every option (shape.cuh). Plain steps are the same: of tiles that all rows see in full,
+ * without an option that shapes logits and with 16-bit elements.
  *
- * Shared memory, bytes:        Q      K      V   total
- *   head_dim  64           16384   8192   8192   32768
- *   head_dim 128           32768  16384  16384   65536
- *   head_dim 256           65536  16384  16384   98304
- * O leaves through Q's bytes. Only the steps and columns that head_dim and head_dim_v have are computed.
- *
- * One buffer each of K and V, which are awaited apart. Step t:
- *   barrier: K(t) has landed; everybody is done with V(t - 1).        Start the copy of V(t).
- *   S = Q K(t)^T
- *   barrier: everybody is done with K(t).                             Start the copy of K(t + 1).
- *   P = softmax step of S
- *   barrier: V(t) has landed.                                         O += P V(t)
+ * Shared memory, bytes: that of prefill.cuh, then what options need to know of rows, then GatheredShared.
+ *   head_dim  64: 59392 + 5120 + 2144, 66656
+ *   head_dim 128: 75776 + 5120 + 1120, 82016
+ *   head_dim 256: 84480 + 5120 + 1648, 91248
  *
  * Preconditions (checked by the host): those of prefill.cuh; head_dim and head_dim_v at most kHeadDim, multiples of 8.
  *
@@ -26,281 +18,208 @@
 
 #include <stdint.h>
 
-#include "../common/fragment.cuh"
-#include "../common/ptx.cuh"
-#include "../common/smem_tile.cuh"
-#include "../common/types.cuh"
 #include "../params.h"
 #include "block.cuh"
+#include "gathered_tiles.cuh"
 #include "logits.cuh"
+#include "prefill_loop.cuh"
+#include "prefill_store.cuh"
+#include "prefill_team.cuh"
+#include "prefill_warp.cuh"
 #include "row_copy.cuh"
 #include "seqlen.cuh"
+#include "shape.cuh"
 #include "tile_walk.cuh"
+#include "traits.cuh"
 
 namespace fflash {
 
-template <class T_, int kHeadDim_>
-struct GeneralTraits {
-    using T = T_;
-    static constexpr int kHeadDim = kHeadDim_;
-    static constexpr int kBlockM = 128;
-    static constexpr int kBlockN = kHeadDim > 128 ? 32 : 64;
-    static constexpr int kWarps = 8;
-    static constexpr int kThreads = kWarps * kWarpSize;
-    using QTile = SmemTile<kBlockM, kHeadDim>;
-    using KvTile = SmemTile<kBlockN, kHeadDim>;
-    static constexpr int kSmemQ = 0;
-    static constexpr int kSmemK = kSmemQ + QTile::kBytes;
-    static constexpr int kSmemV = kSmemK + KvTile::kBytes;
-    static constexpr int kSmemBytes = kSmemV + KvTile::kBytes;
-    static_assert(kWarps * kMmaM == kBlockM, "a warp has 16 rows");
+template <class T, int kHeadDim>
+struct GeneralTraits : PrefillTraits<T, kHeadDim> {
+    using Base = PrefillTraits<T, kHeadDim>;
+    using Rows = LogitRows<Base::kBlockM>;
+    using Gathered = typename GatheredTiles<GeneralTraits>::Shared;
+    static constexpr int kSmemRows = Base::kSmemBytes;
+    static constexpr int kSmemGathered = kSmemRows + sizeof(Rows);
+    static constexpr int kSmemBytes = kSmemGathered + sizeof(Gathered);
+    static_assert(sizeof(Rows) == Base::kBlockM * 40 && sizeof(Gathered) % 256 == 80 + Base::kWarps * 4, "as src/attention/tiles.rs has it");
     static_assert(kSmemBytes <= 99 * 1024, "the least that sm_80 and later offer to one CTA");
 };
 
 template <class Traits>
 class GeneralKernel {
-    using T = typename Traits::T;
-    using QTile = typename Traits::QTile;
-    using KvTile = typename Traits::KvTile;
-    using Walk = TileWalk<Traits::kBlockN>;
-    static constexpr int kNTiles = Traits::kBlockN / kMmaN;
-    static constexpr int kOTiles = Traits::kHeadDim / kMmaN;
+    using T = typename Traits::Element;
+    using Warp = PrefillWarp<Traits>;
+    using Logits = typename Warp::Logits;
+    using Kv = GatheredTiles<Traits>;
 
 public:
     __device__ __forceinline__ GeneralKernel(char *smem, const fflash_prefill_params &params)
-        : params_(params), smem_(smem), smem_address_(__cvta_generic_to_shared(smem)) {}
+        : smem_(smem), params_(params), rows_(*reinterpret_cast<typename Traits::Rows *>(smem + Traits::kSmemRows)),
+          gathered_(*reinterpret_cast<typename Traits::Gathered *>(smem + Traits::kSmemGathered)) {}
 
     __device__ __forceinline__ void run() {
-        const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params_);
-        const Request request(params_.requests, block.request);
-        const int row_end = min(block.row_first + Traits::kBlockM, request.seqlen_q * params_.pack.divisor);
-        if (block.row_first >= row_end) return;
-        const KeyBounds bounds(params_.mask, request);
-        const Walk walk(params_, request, bounds, block, row_end);
-        const LogitRow rows[kLaneRows] = {
-            LogitRow(params_, request, bounds, block, QueryRow(params_, block, block.row_first + tile_row(0))),
-            LogitRow(params_, request, bounds, block, QueryRow(params_, block, block.row_first + tile_row(1)))};
-
-        int tile = walk.first(params_.mask);
-        if (!walk.is_end(tile)) {
-            copy_queries<QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end, kMmaK);
-            load_k(request, block, walk, tile);
-            while (!walk.is_end(tile)) {
+        {
+            const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params_);
+            const Request request(params_.requests, block.request);
+            const int row_end = min(block.row_first + Traits::kBlockM, request.seqlen_q * params_.pack.divisor);
+            if (block.row_first >= row_end) return;
+            prepare(request, block, row_end);
+        }
+        __syncthreads();
+        Warp warp(smem_);
+        if (kTakesF32<T> && params_.is_f32) warp.softmax.max_reference = 0.0f;
+        Kv kv(smem_, gathered_, params_);
+        /* The first places are there. */
+        __syncthreads();
+        if (!gathered_.source.walk.is_end(kv.tile(0))) {
+            if constexpr (Traits::kHeldQSteps > 0) {
                 ptx::cp_async_wait<0>();
                 __syncthreads();
-                load_v(request, block, walk, tile);
-                multiply_qk();
-                __syncthreads();
-                const int next = walk.next(params_.mask, tile);
-                load_k(request, block, walk, next);
-                shape_logits(rows, tile * Traits::kBlockN + lane_col(threadIdx.x));
-                weigh();
-                ptx::cp_async_wait<1>();
-                __syncthreads();
-                multiply_pv();
-                tile = next;
+                warp.hold_q();
+                if constexpr (Traits::kQUnderTiles) __syncthreads();
+            }
+            if constexpr (Traits::kTeam > 1) {
+                run_in_teams(warp, kv);
+            } else {
+                run_alone(warp, kv);
             }
         }
-        finish(request, block, row_end);
+        /* O goes over Q, and over tiles that Q passed through: the copy of zeros past the last must land, every warp be done. */
+        kv.wait();
+        store_output<Traits, kTakesF32<T>>(warp, smem_ + Traits::kSmemQ, params_);
     }
 
 private:
-    /* The rows of the tile that this lane has a share of. */
-    __device__ __forceinline__ static int tile_row(int half) {
-        return threadIdx.x / kWarpSize * kMmaM + half * 8 + lane_row(threadIdx.x);
-    }
-
-    __device__ __forceinline__ void load_k(const Request &request, const PrefillBlock &block, const Walk &walk, int tile) {
-        if (!walk.is_end(tile))
-            copy_keys<KvTile, T, Traits::kThreads>(smem_ + Traits::kSmemK, params_.k, params_.k_strides, params_, request,
-                                                   block.kv_head, walk, tile * Traits::kBlockN, params_.head_dim, kMmaK);
+    /* What all threads need to know, and the copy of Q. */
+    __device__ __forceinline__ void prepare(const Request &request, const PrefillBlock &block, int row_end) {
+        const KeyBounds bounds(params_.mask, request);
+        if (threadIdx.x < Traits::kBlockM) {
+            /* Rows past the last are like it, so that nothing is read that is not there. */
+            const QueryRow row(params_, block, min(block.row_first + int(threadIdx.x), row_end - 1));
+            rows_.put(threadIdx.x, LogitRow(params_, request, bounds, block, row));
+        }
+        if (threadIdx.x == 0) {
+            const TileWalk<Traits::kBlockN> walk(params_, request, bounds, block, row_end);
+            gathered_.source = KeySource<Traits::kBlockN>(params_, request, block.kv_head, walk);
+        }
+        copy_queries<typename Traits::QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end,
+                                                                  Traits::kHeadDim);
         ptx::cp_async_commit();
     }
 
-    __device__ __forceinline__ void load_v(const Request &request, const PrefillBlock &block, const Walk &walk, int tile) {
-        copy_keys<KvTile, T, Traits::kThreads>(smem_ + Traits::kSmemV, params_.v, params_.v_strides, params_, request,
-                                               block.kv_head, walk, tile * Traits::kBlockN, params_.head_dim_v, kMmaK);
+    __device__ __forceinline__ float exponent_scale() const {
+        return shapes_logits(params_.logits) ? kLog2e : params_.logits.softmax_scale * kLog2e;
+    }
+
+    /* So many steps from this one on are plain, or more. */
+    __device__ __forceinline__ int plain_steps(const Kv &kv, int tile) const {
+        if (shapes_logits(params_.logits) || params_.mask.bits != nullptr || (kTakesF32<T> && params_.is_f32)) return 0;
+        return min(gathered_.source.walk.plain_end(params_.mask, tile) - tile, kv.steps_in_run());
+    }
+
+    __device__ __forceinline__ void shape(Logits &acc_s, int tile) const {
+        const LogitRow own = rows_.get(Warp::warp_row() + threadIdx.x % kWarpSize % Traits::kWarpRows);
+        shape_logits(acc_s, params_, own, tile * Traits::kBlockN);
+    }
+
+    /* The steps of prefill_loop.cuh. */
+    __device__ __forceinline__ void run_alone(Warp &warp, Kv &kv) {
+        const float scale = exponent_scale();
+        kv.template load<true>(0);
+        int step = 0;
+        for (;;) {
+            kv.find_run();
+            const int tile = kv.tile(step);
+            if (gathered_.source.walk.is_end(tile)) break;
+            bool redo = false;
+            const int plain_end = step == 0 ? 0 : step + plain_steps(kv, tile);
+            if (step < plain_end) {
+#pragma unroll 1
+                do {
+                    redo = !plain_step(warp, kv, step, scale);
+                    kv.prepare(step);
+                } while (!redo && ++step < plain_end);
+                if (!redo) continue;
+            }
+            shaped_step(warp, kv, step++, redo, scale);
+        }
+        warp.multiply_pv(kv.sV(step - 1), step - 1);
+    }
+
+    /* A step with everything. `redo`: of a tile whose plain step failed. */
+    __device__ __forceinline__ void shaped_step(Warp &warp, Kv &kv, int step, bool redo, float scale) {
+        Logits acc_s;
+        if (!redo) {
+            if (step > 0) warp.multiply_pv(kv.sV(step - 1), step - 1);
+            kv.wait();
+            kv.template load<true>(step + 1);
+            kv.prepare(step);
+        }
+        warp.multiply_qk(acc_s, kv.sK(step));
+        shape(acc_s, kv.tile(step));
+        warp.weigh(acc_s, scale, step);
+        if (!__all_sync(kFullWarp, warp.softmax.in_range())) {
+            warp.adapt(acc_s, scale);
+            warp.template weigh<true>(acc_s, scale, step);
+        }
+        warp.softmax.accept();
+    }
+
+    /* The steps of prefill_team.cuh. */
+    __device__ __forceinline__ void run_in_teams(Warp &warp, Kv &kv) {
+        const float scale = exponent_scale();
+        kv.template load_k<true>(0);
         ptx::cp_async_commit();
-    }
-
-    __device__ __forceinline__ void multiply_qk() {
-        const SquareReader<QTile> q_reader = SquareReader<QTile>::rows_first();
-        const SquareReader<KvTile> k_reader = SquareReader<KvTile>::columns_first();
-        const uint32_t sQ = smem_address_ + Traits::kSmemQ + threadIdx.x / kWarpSize * kMmaM * QTile::kRowBytes;
-#pragma unroll
-        for (int n = 0; n < kNTiles; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) acc_s_[n][i] = 0.0f;
-#pragma unroll
-        for (int k = 0; k < Traits::kHeadDim; k += kMmaK) {
-            if (k >= params_.head_dim) break;
-            uint32_t rQ[4];
-            ptx::ldmatrix_x4(rQ, q_reader.address(sQ, 0, k));
-#pragma unroll
-            for (int n = 0; n < kNTiles; n += 2) {
-                uint32_t rK[4];
-                ptx::ldmatrix_x4(rK, k_reader.address(smem_address_ + Traits::kSmemK, n * kMmaN, k));
-                mma<T>(acc_s_[n], rQ, rK[0], rK[1]);
-                mma<T>(acc_s_[n + 1], rQ, rK[2], rK[3]);
+        int step = 0;
+        for (;;) {
+            kv.find_run();
+            const int tile = kv.tile(step);
+            bool failed = false;
+            const int plain_end = step == 0 ? 0 : step + plain_steps(kv, tile);
+            if (step < plain_end) {
+#pragma unroll 1
+                do {
+                    failed = !plain_team_step(warp, kv, step, scale);
+                    if (!failed) kv.prepare(step);
+                } while (!failed && ++step < plain_end);
+                if (!failed) continue;
             }
-        }
-    }
-
-    /* Calls f(logit, half, key) for every logit of this lane; `key` is the key of its first column. */
-    template <class F>
-    __device__ __forceinline__ void for_each_logit(int key, F f) {
-#pragma unroll
-        for (int n = 0; n < kNTiles; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) f(acc_s_[n][i], i / 2, key + n * kMmaN + i % 2);
-    }
-
-    /* What LogitRow::shape does, option by option: each is a branch that all threads take alike. */
-    __device__ __forceinline__ void shape_logits(const LogitRow (&rows)[kLaneRows], int key) {
-        const fflash_logits &logits = params_.logits;
-        if (logits.softcap != 0.0f) {
-            for_each_logit(key, [&](float &x, int, int) { x = scale_and_cap(logits, x); });
-        } else {
-            for_each_logit(key, [&](float &x, int, int) { x *= logits.softmax_scale; });
-        }
-        if (logits.alibi_slopes != nullptr)
-            for_each_logit(key, [&](float &x, int half, int j) { x = rows[half].lean(x, j); });
-        if (logits.bias != nullptr)
-            for_each_logit(key, [&](float &x, int half, int j) {
-                if (rows[half].is_between(j)) x += rows[half].bias(logits, j);
-            });
-        for_each_logit(key, [&](float &x, int half, int j) { x = rows[half].is_between(j) ? x : -INFINITY; });
-        if (params_.mask.bits != nullptr) hide_by_bits(rows, key);
-        if (params_.mask.blocks != nullptr) hide_by_blocks(rows, key);
-    }
-
-    /* Eight keys share a byte, which four lanes read. */
-    __device__ __forceinline__ void hide_by_bits(const LogitRow (&rows)[kLaneRows], int key) {
-#pragma unroll
-        for (int n = 0; n < kNTiles; ++n)
-#pragma unroll
-            for (int half = 0; half < kLaneRows; ++half) {
-                const int j = key + n * kMmaN;
-                const bool is_any = rows[half].is_between(j) || rows[half].is_between(j + 1);
-                const uint32_t bits = is_any ? rows[half].bits(j) : 0;
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    float &x = acc_s_[n][half * 2 + i];
-                    x = bits >> (j + i) % 8 & 1 ? x : -INFINITY;
-                }
+            failed = failed || kv.wait_any(!warp.softmax.in_range());
+            if (!failed) {
+                warp.softmax.accept();
+                if (step > 0) warp.multiply_pv(kv.sV(step - 1), step - 1);
+                if (gathered_.source.walk.is_end(tile)) break;
+                kv.template load_v<true>(step);
+                kv.template load_k<true>(step + 1);
+                ptx::cp_async_commit();
+                kv.prepare(step);
             }
-    }
-
-    __device__ __forceinline__ void hide_by_blocks(const LogitRow (&rows)[kLaneRows], int key) {
-        const fflash_divisor &block_k = params_.mask.block_k;
-#pragma unroll
-        for (int n = 0; n < kNTiles; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int j = key + n * kMmaN + i % 2;
-                float &x = acc_s_[n][i];
-                if (rows[i / 2].is_between(j) && !rows[i / 2].sees_block(divide(j, block_k))) x = -INFINITY;
-            }
-    }
-
-    /*
-     * The online softmax of softmax.cuh; the maximum is kept unscaled, so that its weight is 1 exactly. Replaces S by P and
-     * moves O to the new maxima.
-     */
-    __device__ __forceinline__ void weigh() {
-#pragma unroll
-        for (int half = 0; half < kLaneRows; ++half) {
-            float tile_max = acc_s_[0][half * 2];
-#pragma unroll
-            for (int n = 0; n < kNTiles; ++n) tile_max = fmaxf(tile_max, fmaxf(acc_s_[n][half * 2], acc_s_[n][half * 2 + 1]));
-            const float old_max = max_[half];
-            max_[half] = fmaxf(old_max, lanes_max<kRowLanes>(tile_max));
-            const float shift = max_[half] == -INFINITY ? 0.0f : max_[half];
-            const float rescale = ptx::ex2_approx_ftz((old_max - shift) * kLog2e);
-            float tile_sum = 0.0f;
-#pragma unroll
-            for (int n = 0; n < kNTiles; ++n)
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    float &x = acc_s_[n][half * 2 + i];
-                    x = ptx::ex2_approx_ftz((x - shift) * kLog2e);
-                    tile_sum += x;
-                }
-            sum_[half] = fmaf(sum_[half], rescale, tile_sum);
-#pragma unroll
-            for (int n = 0; n < kOTiles; ++n) {
-                acc_o_[n][half * 2] *= rescale;
-                acc_o_[n][half * 2 + 1] *= rescale;
-            }
-        }
-    }
-
-    __device__ __forceinline__ void multiply_pv() {
-        const SquareReader<KvTile> v_reader = SquareReader<KvTile>::rows_first();
-        uint32_t rP[kNTiles / 2][4];
-#pragma unroll
-        for (int k = 0; k < kNTiles / 2; ++k) pack_operand_a<T>(rP[k], acc_s_[2 * k], acc_s_[2 * k + 1]);
-#pragma unroll
-        for (int n = 0; n < kOTiles; n += 2) {
-            if (n * kMmaN >= params_.head_dim_v) break;
-#pragma unroll
-            for (int k = 0; k < kNTiles / 2; ++k) {
-                uint32_t rV[4];
-                ptx::ldmatrix_x4_trans(rV, v_reader.address(smem_address_ + Traits::kSmemV, k * kMmaK, n * kMmaN));
-                mma<T>(acc_o_[n], rP[k], rV[0], rV[1]);
-                mma<T>(acc_o_[n + 1], rP[k], rV[2], rV[3]);
-            }
-        }
-    }
-
-    /* Normalises O and stores it and, if asked for, the log-sum-exp. */
-    __device__ __forceinline__ void finish(const Request &request, const PrefillBlock &block, int row_end) {
-        /* The copy of no tile after the last; everybody is done with the last V. Q's rows are each warp's own. */
-        ptx::cp_async_wait<0>();
-#pragma unroll
-        for (int half = 0; half < kLaneRows; ++half) {
-            const int row = block.row_first + tile_row(half);
-            const QueryRow query(params_, block, row);
-            const RowEnd end(params_.logits, query.head, max_[half] * kLog2e, lanes_sum<kRowLanes>(sum_[half]));
-            if (params_.lse != nullptr && row < row_end && threadIdx.x % kRowLanes == 0) *lse_of(params_, request, query) = end.lse;
-            if (kTakesF32<T> && params_.is_f32) {
-                if (row < row_end) store_f32(static_cast<float *>(params_.o) + row_index(params_.o_strides, request, query), half, end.factor);
+            /* Weights of the step before that were out of range are found again; the next barrier is before their use. */
+            const int current = failed ? step - 1 : step;
+            Logits acc_s;
+            warp.multiply_qk(acc_s, kv.sK(current));
+            shape(acc_s, kv.tile(current));
+            if (failed) {
+                settle(warp, acc_s, current, scale);
             } else {
-#pragma unroll
-                for (int n = 0; n < kOTiles; ++n)
-                    *reinterpret_cast<uint32_t *>(smem_ + Traits::kSmemQ + QTile::offset(tile_row(half), n) + lane_col(threadIdx.x) * 2) =
-                        pack_f32<T>(acc_o_[n][half * 2] * end.factor, acc_o_[n][half * 2 + 1] * end.factor);
+                warp.weigh(acc_s, scale, step++);
             }
         }
-        if (kTakesF32<T> && params_.is_f32) return;
-        __syncthreads();
-        store_staged<QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end);
     }
 
-    /* 4 lanes store 32 bytes of a row at a time. */
-    __device__ __forceinline__ void store_f32(float *gO, int half, float factor) {
-#pragma unroll
-        for (int n = 0; n < kOTiles; ++n)
-            if (n * kMmaN < params_.head_dim_v)
-                *reinterpret_cast<float2 *>(gO + n * kMmaN + lane_col(threadIdx.x)) =
-                    make_float2(acc_o_[n][half * 2] * factor, acc_o_[n][half * 2 + 1] * factor);
-    }
-
-    const fflash_prefill_params &params_;
     char *smem_;
-    uint32_t smem_address_;
-    float max_[kLaneRows] = {-INFINITY, -INFINITY};
-    float sum_[kLaneRows] = {};
-    float acc_s_[kNTiles][4];
-    float acc_o_[kOTiles][4] = {};
+    const fflash_prefill_params &params_;
+    typename Traits::Rows &rows_;
+    typename Traits::Gathered &gathered_;
 };
 
 }  // namespace fflash
 
-#define FFLASH_PREFILL_GENERAL(symbol, Element, kHeadDim)                                        \
-    using symbol##_traits = fflash::GeneralTraits<fflash::Element, kHeadDim>;                    \
-    extern "C" __global__ void __launch_bounds__(symbol##_traits::kThreads, 1)                   \
-        symbol(const __grid_constant__ fflash_prefill_params params) {                           \
-        extern __shared__ __align__(128) char smem[];                                            \
-        fflash::GeneralKernel<symbol##_traits>(smem, params).run();                              \
+#define FFLASH_PREFILL_GENERAL(symbol, Element, kHeadDim)                                                    \
+    using symbol##_traits = fflash::GeneralTraits<fflash::Element, kHeadDim>;                                \
+    extern "C" __global__ void __launch_bounds__(symbol##_traits::kThreads, symbol##_traits::kMinBlocks)     \
+        symbol(const __grid_constant__ fflash_prefill_params params) {                                       \
+        extern __shared__ __align__(128) char smem[];                                                        \
+        fflash::GeneralKernel<symbol##_traits>(smem, params).run();                                          \
     }

@@ -1,11 +1,13 @@
 /*
- * What the options make of a logit, for one query row: scale, softcap, ALiBi and bias, mask, in this order; and how a row
- * ends: its sink, the factor on O and the log-sum-exp.
+ * What the options make of a logit: scale, softcap, ALiBi and bias, mask, in this order; and how a row ends: its sink, the
+ * factor on O and the log-sum-exp.
  */
 #pragma once
 
 #include <math.h>
 #include <stdint.h>
+
+#include <type_traits>
 
 #include "../common/divide.cuh"
 #include "../common/ptx.cuh"
@@ -26,71 +28,113 @@ __device__ __forceinline__ float scale_and_cap(const fflash_logits &logits, floa
                                   : product * logits.softmax_scale;
 }
 
+/* A set of keys of a tile: bit i for its key i. */
+template <int kKeys>
+using KeySet = std::conditional_t<(kKeys > 32), uint64_t, uint32_t>;
+
+/* The first n of a tile's keys: none for n <= 0, all for n >= kKeys. */
+template <int kKeys>
+__device__ __forceinline__ KeySet<kKeys> keys_below(int n) {
+    constexpr KeySet<kKeys> kAll = ~KeySet<kKeys>(0);
+    return n <= 0 ? KeySet<kKeys>(0) : n >= int(sizeof(kAll) * 8) ? kAll : ~(kAll << n);
+}
+
+/* What the options need to know of a row. */
 class LogitRow {
 public:
-    /* A row that is not there sees no key, and nothing of it is read. */
     __device__ __forceinline__ LogitRow(const fflash_prefill_params &params, const Request &request,
-                                        const KeyBounds &bounds, const PrefillBlock &block, QueryRow row)
-        : position_(row.query + bounds.shift), slope_(0.0f), bias_(params.logits.bias), bits_(params.mask.bits),
-          blocks_(params.mask.blocks) {
-        const bool exists = row.query < request.seqlen_q;
-        first_ = bounds.first(row.query);
-        end_ = exists ? bounds.end(row.query) : 0;
-        sinks_end_ = params.mask.sink_tokens;
-        const int64_t query = int64_t(request.q_row) + row.query;
+                                        const KeyBounds &bounds, const PrefillBlock &block, QueryRow row) {
         const fflash_logits &logits = params.logits;
-        bias_index_ = request.index * logits.bias_batch_stride + row.head * logits.bias_head_stride +
-                      query * logits.bias_seqlen_stride;
+        const fflash_mask &mask = params.mask;
+        const int64_t query = int64_t(request.q_row) + row.query;
+        place_ = {bounds.first(row.query), bounds.end(row.query), row.query + bounds.shift, 0.0f};
         if (logits.alibi_slopes != nullptr)
-            slope_ = logits.alibi_slopes[request.index * logits.alibi_batch_stride + row.head * logits.alibi_head_stride];
-        bits_ += request.index * params.mask.bits_batch_stride + query * params.mask.bits_seqlen_stride;
-        if (params.mask.blocks != nullptr)
-            blocks_ += request.index * params.mask.blocks_batch_stride + block.kv_head * params.mask.blocks_head_stride +
-                       divide(row.query, params.mask.block_q) * params.mask.blocks_row_stride;
+            place_.slope = logits.alibi_slopes[request.index * logits.alibi_batch_stride + row.head * logits.alibi_head_stride];
+        operands_.bias = request.index * logits.bias_batch_stride + row.head * logits.bias_head_stride +
+                         query * logits.bias_seqlen_stride;
+        operands_.bits = mask.bits + request.index * mask.bits_batch_stride + query * mask.bits_seqlen_stride;
+        blocks_ = mask.blocks;
+        if (blocks_ != nullptr)
+            blocks_ += request.index * mask.blocks_batch_stride + block.kv_head * mask.blocks_head_stride +
+                       divide(row.query, mask.block_q) * mask.blocks_row_stride;
     }
 
-    __device__ __forceinline__ float shape(const fflash_prefill_params &params, float product, int key) const {
-        if (!is_between(key)) return -INFINITY;
-        if (params.mask.bits != nullptr && !(bits(key) >> key % 8 & 1)) return -INFINITY;
-        if (params.mask.blocks != nullptr && !sees_block(divide(key, params.mask.block_k))) return -INFINITY;
-        float logit = scale_and_cap(params.logits, product);
-        if (params.logits.alibi_slopes != nullptr) logit = lean(logit, key);
-        if (params.logits.bias != nullptr) logit += bias(params.logits, key);
-        return logit;
+    /* Which of the kKeys keys from `key` on, a multiple of 8, the row sees: a bit for each. */
+    template <int kKeys>
+    __device__ __forceinline__ KeySet<kKeys> visible(const fflash_mask &mask, int key) const {
+        using Set = KeySet<kKeys>;
+        Set seen = keys_below<kKeys>(place_.end - key) &
+                   (~keys_below<kKeys>(place_.first - key) | keys_below<kKeys>(mask.sink_tokens - key));
+        if (mask.bits != nullptr) {
+#pragma unroll
+            for (int byte = 0; byte < kKeys / 8; ++byte) {
+                const Set of_byte = Set(0xff) << byte * 8;
+                if ((seen & of_byte) != 0) seen &= ~of_byte | Set(operands_.bits[key / 8 + byte]) << byte * 8;
+            }
+        }
+        if (mask.blocks != nullptr) {
+            int block = divide(key, mask.block_k);
+            for (int begin = block * mask.block_k.divisor - key; begin < kKeys; ++block, begin += mask.block_k.divisor) {
+                const Set of_block = keys_below<kKeys>(begin + mask.block_k.divisor) & ~keys_below<kKeys>(begin);
+                if ((seen & of_block) != 0 && !(blocks_[block / 32] >> block % 32 & 1)) seen &= ~of_block;
+            }
+        }
+        return seen;
     }
 
-    /* Whether window, chunk, prefix and sink tokens let the row see a key. Other keys may not exist. */
-    __device__ __forceinline__ bool is_between(int key) const { return key < end_ && (key >= first_ || key < sinks_end_); }
+    /* From the key that the query stands at back to `key`. */
+    __device__ __forceinline__ int distance(int key) const { return place_.position - key; }
+    /* ALiBi's. */
+    __device__ __forceinline__ float slope() const { return place_.slope; }
+    /* The index of key 0 in the bias. */
+    __device__ __forceinline__ int64_t bias() const { return operands_.bias; }
 
-    /* The bits of the keys key / 8 * 8 to + 7, of which one is between. */
-    __device__ __forceinline__ uint32_t bits(int key) const { return bits_[key / 8]; }
+private:
+    template <int kRows>
+    friend class LogitRows;
 
-    __device__ __forceinline__ bool sees_block(int block) const { return blocks_[block / 32] >> block % 32 & 1; }
+    __device__ __forceinline__ LogitRow() {}
 
-    /* ALiBi. */
-    __device__ __forceinline__ float lean(float logit, int key) const {
-        return fmaf(-slope_, fabsf(float(position_ - key)), logit);
+    struct __align__(16) Place {
+        int first;
+        int end;
+        int position; /* the key that the query stands at */
+        float slope;
+    };
+    struct __align__(16) Operands {
+        int64_t bias;
+        const uint8_t *bits;
+    };
+    Place place_;
+    Operands operands_;
+    const uint32_t *blocks_;
+};
+
+/* LogitRows in shared memory. Lanes that take rows one after the other take neighbouring words. */
+template <int kRows>
+class LogitRows {
+public:
+    __device__ __forceinline__ void put(int i, const LogitRow &row) {
+        places_[i] = row.place_;
+        operands_[i] = row.operands_;
+        blocks_[i] = row.blocks_;
     }
-
-    /* Of a key that is between. */
-    __device__ __forceinline__ float bias(const fflash_logits &logits, int key) const {
-        const int64_t index = bias_index_ + key * logits.bias_key_stride;
-        if (logits.bias_dtype == FFLASH_DTYPE_F32) return static_cast<const float *>(bias_)[index];
-        const uint16_t bits = static_cast<const uint16_t *>(bias_)[index];
-        return logits.bias_dtype == FFLASH_DTYPE_F16 ? to_f32(F16{bits}) : to_f32(Bf16{bits});
+    __device__ __forceinline__ LogitRow get(int i) const {
+        LogitRow row;
+        row.place_ = places_[i];
+        row.operands_ = operands_[i];
+        row.blocks_ = blocks_[i];
+        return row;
     }
 
 private:
-    int position_; /* the key that the query stands at */
-    int first_;
-    int end_;
-    int sinks_end_;
-    float slope_;
-    int64_t bias_index_;
-    const void *bias_;
-    const uint8_t *bits_;
-    const uint32_t *blocks_;
+    LogitRow::Place places_[kRows];
+    LogitRow::Operands operands_[kRows];
+    const uint32_t *blocks_[kRows];
 };
+
+/* ALiBi, from the key that the query stands at back to the logit's. */
+__device__ __forceinline__ float lean(float logit, float slope, float distance) { return fmaf(-slope, fabsf(distance), logit); }
 
 /* The end of a row whose logits had the maximum max * ln 2 and the sum `sum` of exponentials above it. */
 struct RowEnd {

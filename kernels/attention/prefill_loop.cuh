@@ -98,8 +98,8 @@ private:
 };
 
 /* A step without mask. False if the weights are out of range: all is done then but P. */
-template <class Traits>
-__device__ __forceinline__ bool plain_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
+template <class Traits, class Kv>
+__device__ __forceinline__ bool plain_step(PrefillWarp<Traits> &warp, Kv &kv, int tile,
                                            float exponent_scale) {
     typename PrefillWarp<Traits>::Logits acc_s;
     constexpr int kReads = PrefillWarp<Traits>::kPVReads;

@@ -40,11 +40,33 @@ __device__ __forceinline__ void store_rows(const char *smem_o, const fflash_pref
     }
 }
 
-/*
- * Normalises O, stores it and, if asked for, the log-sum-exp. No copy may be on its way to the bytes at smem_o. Warps that work
- * alone have those of their rows for themselves; teams, whose O goes over the tiles, pass a barrier before they write.
- */
+/* Stores this warp's part of O, in f32: 4 lanes store 32 bytes of a row at a time. */
 template <class Traits>
+__device__ __forceinline__ void store_f32(const PrefillWarp<Traits> &warp, const float (&factors)[Traits::kOMTiles][kLaneRows],
+                                          const fflash_prefill_params &params, const PrefillBlock &block,
+                                          const Request &request) {
+    const int column = warp.o_column() + lane_col(threadIdx.x);
+#pragma unroll
+    for (int m = 0; m < Traits::kOMTiles; ++m)
+#pragma unroll
+        for (int half = 0; half < kLaneRows; ++half) {
+            const QueryRow row(params, block, block.row_first + warp.team_row() + m * kMmaM + half * 8 + lane_row(threadIdx.x));
+            if (row.query >= request.seqlen_q) continue;
+            float *gO = static_cast<float *>(params.o) + row_index(params.o_strides, request, row);
+#pragma unroll
+            for (int n = 0; n < Traits::kOColumns / kMmaN; ++n)
+                if (column + n * kMmaN < params.head_dim_v)
+                    *reinterpret_cast<float2 *>(gO + column + n * kMmaN) =
+                        make_float2(warp.acc_o[m][n][half * 2] * factors[m][half], warp.acc_o[m][n][half * 2 + 1] * factors[m][half]);
+        }
+}
+
+/*
+ * Normalises O, stores it and, if asked for, the log-sum-exp. kAny: O may be f32. No copy may be on its way to the bytes at smem_o.
+ * Warps that work alone have those of their rows for themselves; teams, whose O goes over the tiles, pass a barrier before
+ * they write.
+ */
+template <class Traits, bool kAny = false>
 __device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *smem_o, const fflash_prefill_params &params) {
     using T = typename Traits::Element;
     using Tile = typename Traits::QTile;
@@ -66,6 +88,8 @@ __device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *sm
         }
     float team_factors[Traits::kOMTiles][kLaneRows];
     warp.share_with_team(factors, team_factors);
+    if constexpr (kAny)
+        if (params.is_f32) return store_f32<Traits>(warp, team_factors, params, block, request);
 #pragma unroll
     for (int m = 0; m < Traits::kOMTiles; ++m)
 #pragma unroll

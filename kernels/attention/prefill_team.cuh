@@ -25,8 +25,8 @@
 namespace fflash {
 
 /* A step without mask. False, and only the barrier is passed, if weights of the tile before are out of range. */
-template <class Traits>
-__device__ __forceinline__ bool plain_team_step(PrefillWarp<Traits> &warp, KvPipeline<Traits> &kv, int tile,
+template <class Traits, class Kv>
+__device__ __forceinline__ bool plain_team_step(PrefillWarp<Traits> &warp, Kv &kv, int tile,
                                                 float exponent_scale) {
     typename PrefillWarp<Traits>::Logits acc_s;
     constexpr int kReads = PrefillWarp<Traits>::kPVReads;

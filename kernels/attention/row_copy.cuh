@@ -18,22 +18,27 @@ namespace fflash {
 template <class T>
 constexpr bool kTakesF32 = std::is_same<T, Bf16>::value;
 
+/* Copies 8 f32, rounded to nearest even, to T; zeros, and nothing is read, when they do not exist. */
+template <class T>
+__device__ __forceinline__ void convert_chunk(char *to, const float *from, bool exists) {
+    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const float4 low = exists ? reinterpret_cast<const float4 *>(from)[0] : zero;
+    const float4 high = exists ? reinterpret_cast<const float4 *>(from)[1] : zero;
+    *reinterpret_cast<uint4 *>(to) = make_uint4(pack_f32<T>(low.x, low.y), pack_f32<T>(low.z, low.w),
+                                                pack_f32<T>(high.x, high.y), pack_f32<T>(high.z, high.w));
+}
+
 /*
- * Copies the 8 elements from `index` on of a tensor of T, or, rounded to nearest even, of f32; zeros, and nothing is
- * read, when they do not exist. 16-bit elements arrive asynchronously, as part of the current cp.async group.
+ * Copies the 8 elements from `index` on of a tensor of T or of f32; zeros, and nothing is read, when they do not exist.
+ * 16-bit elements arrive asynchronously, as part of the current cp.async group.
  */
 template <class T>
 __device__ __forceinline__ void copy_chunk(char *to, const void *tensor, int64_t index, bool exists, bool is_f32) {
-    if (!kTakesF32<T> || !is_f32) {
+    if (kTakesF32<T> && is_f32) {
+        convert_chunk<T>(to, static_cast<const float *>(tensor) + index, exists);
+    } else {
         ptx::cp_async_16(__cvta_generic_to_shared(to), static_cast<const T *>(tensor) + index, exists ? kChunkBytes : 0);
-        return;
     }
-    const float4 *from = reinterpret_cast<const float4 *>(static_cast<const float *>(tensor) + index);
-    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const float4 low = exists ? from[0] : zero;
-    const float4 high = exists ? from[1] : zero;
-    *reinterpret_cast<uint4 *>(to) = make_uint4(pack_f32<T>(low.x, low.y), pack_f32<T>(low.z, low.w),
-                                                pack_f32<T>(high.x, high.y), pack_f32<T>(high.z, high.w));
 }
 
 /* Columns that steps of `unit` read: what lies past head_dim is zero. */

@@ -43,6 +43,7 @@ public:
     float max[kMTiles][kLaneRows];
     float sum[kMTiles][kLaneRows];
     float tile_sum[kMTiles][kLaneRows]; /* of the tile being weighed */
+    float max_reference = kMaxReference; /* any that is further from 0 counts as far; 0 where O is not rounded */
 
     /* `far`: kFarBytes of shared memory. */
     __device__ __forceinline__ explicit OnlineSoftmax(char *far) : far_(reinterpret_cast<float *>(far)) {
@@ -153,7 +154,7 @@ public:
     }
 
 private:
-    __device__ __forceinline__ static bool is_far(float reference) { return fabsf(reference) > kMaxReference; }
+    __device__ __forceinline__ bool is_far(float reference) const { return fabsf(reference) > max_reference; }
 
     /* This thread's. */
     __device__ __forceinline__ float *far_reference(int m, int half) const {

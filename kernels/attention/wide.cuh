@@ -6,7 +6,8 @@
  * Warp    S: one 16x8 part over every second pair of steps of 16 head_dim columns. Softmax: 4 rows, 8 lanes to a row.
  *         O: all 32 rows, every eighth square of 16 columns of head_dim_v.
  *
- * Shared memory, bytes: Q 36864 (O leaves through it), K 18432, V 16384, S 4096 (two summands), P 1024, rows 128; 76928.
+ * Shared memory, bytes: Q 36864 (O leaves through it), K 18432, V 16384, S 4096 (two summands), P 1024, factors and
+ * options of rows 128 + 1280; 78208.
  *
  * One buffer each of K and V, which are awaited apart. Step t:
  *   barrier: K(t) has landed; everybody is done with V(t - 1).        Start the copy of V(t).
@@ -35,6 +36,7 @@
 #include "logits.cuh"
 #include "row_copy.cuh"
 #include "seqlen.cuh"
+#include "shape.cuh"
 #include "tile_walk.cuh"
 
 namespace fflash {
@@ -56,7 +58,8 @@ struct WideTraits {
     static constexpr int kSmemS = kSmemV + VTile::kBytes;
     static constexpr int kSmemP = kSmemS + 2 * kBlockM * kBlockN * 4;
     static constexpr int kSmemRows = kSmemP + kBlockM * kBlockN * 2;
-    static constexpr int kSmemBytes = kSmemRows + kBlockM * 4;
+    static constexpr int kSmemLogitRows = kSmemRows + kBlockM * 4;
+    static constexpr int kSmemBytes = kSmemLogitRows + sizeof(LogitRows<kBlockM>);
     static constexpr int kRowThreads = kThreads / kBlockM;
     static_assert(kBlockN == 2 * kRowThreads, "a thread has two keys of its row");
     static_assert(kThreads == kRowCopyThreads<KTile> * kBlockN, "all keys are copied in one pass");
@@ -91,10 +94,10 @@ public:
         if (block.row_first >= row_end) return;
         const KeyBounds bounds(params_.mask, request);
         const TileWalk<Traits::kBlockN> walk(params_, request, bounds, block, row_end);
-        const QueryRow row(params_, block, block.row_first + thread_row());
-        const LogitRow logits(params_, request, bounds, block, row);
+        const QueryRow row(params_, block, min(block.row_first + thread_row(), row_end - 1));
+        if (threadIdx.x % Traits::kRowThreads == 0) logit_rows().put(thread_row(), LogitRow(params_, request, bounds, block, row));
 
-        int tile = walk.first(params_.mask);
+        int tile = walk.from(params_.mask, 0);
         if (!walk.is_end(tile)) {
             copy_queries<typename Traits::QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end, 32);
             load_k(request, block, walk, tile);
@@ -104,9 +107,9 @@ public:
                 load_v(request, block, walk, tile);
                 multiply_qk();
                 __syncthreads();
-                const int next = walk.next(params_.mask, tile);
+                const int next = walk.from(params_.mask, tile + 1);
                 load_k(request, block, walk, next);
-                weigh(logits, tile * Traits::kBlockN);
+                weigh(tile * Traits::kBlockN);
                 ptx::cp_async_wait<1>();
                 __syncthreads();
                 multiply_pv();
@@ -172,13 +175,15 @@ private:
     }
 
     /* The online softmax of softmax.cuh, two keys to a thread; the maximum is kept unscaled, so that its weight is 1 exactly. */
-    __device__ __forceinline__ void weigh(const LogitRow &logits, int key_first) {
+    __device__ __forceinline__ void weigh(int key_first) {
         const int row = thread_row();
+        const LogitRow logits = logit_rows().get(row);
         const int column = threadIdx.x % Traits::kRowThreads * 2;
         const float2 even = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(0, row, column));
         const float2 odd = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(1, row, column));
-        const float x0 = logits.shape(params_, even.x + odd.x, key_first + column);
-        const float x1 = logits.shape(params_, even.y + odd.y, key_first + column + 1);
+        const uint32_t seen = logits.visible<Traits::kBlockN>(params_.mask, key_first) >> column;
+        const float x0 = shape_logit(even.x + odd.x, params_.logits, logits, key_first + column, seen & 1);
+        const float x1 = shape_logit(even.y + odd.y, params_.logits, logits, key_first + column + 1, seen >> 1 & 1);
 
         const float old_max = max_;
         max_ = fmaxf(old_max, lanes_max<Traits::kRowThreads>(fmaxf(x0, x1)));
@@ -286,6 +291,11 @@ private:
 
     /* One f32 for each row: what O is multiplied by. */
     __device__ __forceinline__ float *row_factors() const { return reinterpret_cast<float *>(smem_ + Traits::kSmemRows); }
+
+    /* What the options need to know of each row. */
+    __device__ __forceinline__ LogitRows<Traits::kBlockM> &logit_rows() const {
+        return *reinterpret_cast<LogitRows<Traits::kBlockM> *>(smem_ + Traits::kSmemLogitRows);
+    }
 
     const fflash_prefill_params &params_;
     char *smem_;

@@ -3,7 +3,7 @@
 use super::call::Problem;
 use super::mask::Mask;
 use super::support::{KvStorage, OptionSet, PrefillDesc};
-use super::tiles::{self, GENERAL, WIDE, general_shared_bytes};
+use super::tiles::{self, Tile, WIDE};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::launch::Geometry;
@@ -102,16 +102,13 @@ pub(crate) fn shared_bytes(kind: PrefillKind) -> u32 {
 
 /// Rows, warps and shared memory of a block.
 pub(super) fn tile_of(kind: PrefillKind) -> (u64, u32, u32) {
-    let narrow = match kind {
-        PrefillKind::Narrow { head_dim } => tiles::tile(head_dim),
-        PrefillKind::General { head_dim } => {
-            let (block_m, warps) = GENERAL;
-            return (block_m.into(), warps, general_shared_bytes(head_dim));
-        }
-        PrefillKind::Wide => None,
+    let (tile, shared_bytes): (_, fn(&Tile) -> u32) = match kind {
+        PrefillKind::Narrow { head_dim } => (tiles::tile(head_dim), Tile::shared_bytes),
+        PrefillKind::General { head_dim } => (tiles::tile(head_dim), Tile::general_shared_bytes),
+        PrefillKind::Wide => (None, Tile::shared_bytes),
     };
-    match narrow {
-        Some(tile) => (tile.block_m.into(), tile.warps, tile.shared_bytes()),
+    match tile {
+        Some(tile) => (tile.block_m.into(), tile.warps, shared_bytes(&tile)),
         None => (WIDE.block_m.into(), WIDE.warps, WIDE.shared_bytes),
     }
 }

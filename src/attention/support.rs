@@ -120,7 +120,7 @@ pub fn support_matrix() -> String {
     let mut text = String::from(
         "## Attention prefill, and by which kernel\n\n\
          Head dimensions are multiples of 8. `d128` fills heads up with zeros to its own size and computes 80 at the price \
-         of 128, in a pipelined loop that knows no options; `d128 general` has all of them and computes what is there; \
+         of 128, in a pipelined loop that knows no options; `d128 general` is the same loop over gathered keys, with all of them; \
          `wide` too, at a lower rate. f32 is rounded to bf16 as it is loaded.\n",
     );
     let columns = [
