@@ -72,7 +72,7 @@ fn paged(device: &Device, head_dim: usize) -> Result<Case<'static>> {
         bars: Bars {
             traffic: 1.02,
             // In teams the products of the first tile are computed twice.
-            flops: Some(if head_dim > 128 { 1.04 } else { 1.0 }),
+            flops: Some(1.0),
             ..Bars::default()
         },
         launch: Box::new(move |device| {
@@ -247,8 +247,7 @@ fn blocks(device: &Device, head_dim: usize) -> Result<Case<'static>> {
     };
     let bars = Bars {
         traffic: 1.02,
-        // In teams the products of the first tile of eight are computed twice.
-        flops: Some(if head_dim > 128 { 1.07 } else { 1.03 }),
+        flops: Some(1.03),
         ..Bars::default()
     };
     case(

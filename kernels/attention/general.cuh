@@ -200,11 +200,12 @@ private:
             Logits acc_s;
             warp.multiply_qk(acc_s, kv.sK(current));
             shape(acc_s, kv.tile(current));
-            if (failed) {
-                settle(warp, acc_s, current, scale);
-            } else {
-                warp.weigh(acc_s, scale, step++);
+            if (!failed) {
+                warp.weigh(acc_s, scale, step);
+                /* Those of the first always are: it costs a barrier to find out while S is at hand. */
+                failed = step++ == 0 && __syncthreads_or(!warp.softmax.in_range());
             }
+            if (failed) settle(warp, acc_s, current, scale);
         }
     }
 
