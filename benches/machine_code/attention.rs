@@ -71,7 +71,6 @@ fn paged(device: &Device, head_dim: usize) -> Result<Case<'static>> {
         needed: needed([head_dim; 2], BLOCK_M),
         bars: Bars {
             traffic: 1.02,
-            // In teams the products of the first tile are computed twice.
             flops: Some(1.0),
             ..Bars::default()
         },

@@ -152,6 +152,10 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
         unseen_keys::<T>(device, [head_dim; 2], 128, false)?;
         far_logits::<T>(device, head_dim, false)?;
         far_logits::<T>(device, head_dim, true)?;
+        // The last tile is whole, and an odd or an even one; it is not.
+        for keys in [256, 288, 261] {
+            growing_logits::<T>(device, head_dim, keys)?;
+        }
     }
     Ok(())
 }
@@ -206,24 +210,50 @@ fn unseen_keys<T: Float>(
 /// weights, whose rounding shows in few elements of o. With `alternates` every other row has logits of -inf alone: no
 /// reference at all.
 fn far_logits<T: Float>(device: &Device, head_dim: usize, alternates: bool) -> Result<()> {
-    let near = |spread| Tensor::<T, 3>::new(device, [128, 4, head_dim], 0, spread);
-    let (mut q, mut k, v) = (near(1.0)?, near(1.0)?, near(2.0)?);
-    k.set(device, |[.., column]| (column == 0).then_some(400.0))?;
+    let steer = |row: usize| match alternates && row % 2 == 1 {
+        true => f64::NEG_INFINITY,
+        false => 400.0,
+    };
+    steered_logits::<T>(device, head_dim, 192, steer, |_| 400.0)
+}
+
+/// Logits that leave the range of those before in every tile of 32 keys.
+fn growing_logits<T: Float>(device: &Device, head_dim: usize, keys: usize) -> Result<()> {
+    steered_logits::<T>(
+        device,
+        head_dim,
+        keys,
+        |_| 50.0,
+        |key| (key / 32) as f64 * 10.0,
+    )
+}
+
+/// 128 queries, with logits that the first elements of the query and of the key push apart.
+fn steered_logits<T: Float>(
+    device: &Device,
+    head_dim: usize,
+    keys: usize,
+    first_of_query: impl Fn(usize) -> f64,
+    first_of_key: impl Fn(usize) -> f64,
+) -> Result<()> {
+    let mut q = Tensor::<T, 3>::new(device, [128, 1, head_dim], 0, 1.0)?;
+    let mut k = Tensor::<T, 3>::new(device, [keys, 1, head_dim], 0, 1.0)?;
+    let v = Tensor::<T, 3>::new(device, [keys, 1, head_dim], 0, 2.0)?;
     q.set(device, |[row, _, column]| {
-        match alternates && row % 2 == 1 {
-            true => (column == 0).then_some(f64::NEG_INFINITY),
-            false => (column == 0).then_some(400.0),
-        }
+        (column == 0).then(|| first_of_query(row))
     })?;
-    let op = Prefill::default();
+    k.set(device, |[key, _, column]| {
+        (column == 0).then(|| first_of_key(key))
+    })?;
+    let options = PrefillOptions::default();
     packed(
         device,
-        &op,
+        &Prefill::default(),
         &q,
         &k,
         &v,
-        [&[128], &[128]],
-        PrefillOptions::default(),
+        [&[128], &[keys]],
+        options,
     )
 }
 
