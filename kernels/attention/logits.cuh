@@ -39,6 +39,10 @@ __device__ __forceinline__ KeySet<kKeys> keys_below(int n) {
     return n <= 0 ? KeySet<kKeys>(0) : n >= int(sizeof(kAll) * 8) ? kAll : ~(kAll << n);
 }
 
+/* The first key of a set that is not empty. */
+__device__ __forceinline__ int lowest(uint32_t keys) { return __ffs(int(keys)) - 1; }
+__device__ __forceinline__ int lowest(uint64_t keys) { return __ffsll((long long)(keys)) - 1; }
+
 /* What the options need to know of a row. */
 class LogitRow {
 public:

@@ -47,16 +47,19 @@ __device__ __forceinline__ void add_bias(float (&acc_s)[kMTiles][kNTiles][4], co
 #pragma unroll
         for (int half = 0; half < kLaneRows; ++half) {
             const B *bias = static_cast<const B *>(logits.bias) + __shfl_sync(kFullWarp, own.bias(), owner_of(m, half));
-            const KeySet<kNTiles * kMmaN> seen = __shfl_sync(kFullWarp, own_seen, owner_of(m, half)) >> lane_col(threadIdx.x);
+            const KeySet<kNTiles * kMmaN> of_row = __shfl_sync(kFullWarp, own_seen, owner_of(m, half));
+            if (of_row == 0) continue;
+            /* The bias of a key that is not seen is not read: one of a key that is, of which nothing comes, makes no branch. */
+            const int64_t instead = (key + lowest(of_row)) * logits.bias_key_stride;
+            const KeySet<kNTiles * kMmaN> seen = of_row >> lane_col(threadIdx.x);
             const int64_t first = (key + lane_col(threadIdx.x)) * logits.bias_key_stride;
             float added[kNTiles][2];
 #pragma unroll
             for (int n = 0; n < kNTiles; ++n)
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
-                    /* A key that is not seen has no bias; key 0 has one, and nothing comes of it. */
-                    const int64_t index = seen >> (n * kMmaN + i) & 1 ? first + (n * kMmaN + i) * logits.bias_key_stride : 0;
-                    added[n][i] = to_f32(bias[index]);
+                    const bool is_seen = seen >> (n * kMmaN + i) & 1;
+                    added[n][i] = to_f32(bias[is_seen ? first + (n * kMmaN + i) * logits.bias_key_stride : instead]);
                 }
 #pragma unroll
             for (int n = 0; n < kNTiles; ++n)

@@ -5,7 +5,8 @@ use crate::common::{assert_same_bits, enter, gpu, mode};
 use crate::inputs::Inputs;
 use crate::run::{Output, run};
 use ferroflash::{
-    DType, Float, Layout, Mask, Prefill, PrefillArgs, PrefillOptions, TensorView, TensorViewMut,
+    Bias, DType, Float, Layout, Mask, Prefill, PrefillArgs, PrefillOptions, TensorView,
+    TensorViewMut,
 };
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -120,6 +121,51 @@ fn offsets_have_64_bits() {
             let mean = f16::from_f64((b * 4 + h) as f64 + 1.0);
             assert_eq!(got, [mean; 64], "axis {axis}, row {:?}", [b, s, h]);
         }
+    }
+}
+
+/// A triangle of bias under a causal mask, in memory of which the rest was never written.
+#[test]
+fn the_bias_of_keys_out_of_sight_is_not_read() {
+    let stream = &gpu().stream;
+    for (head_dim, head_dim_v) in [(64, 64), (128, 128), (256, 256), (576, 512)] {
+        let tokens = 70;
+        let mut bias = alloc(tokens * tokens).expect("memory");
+        for row in 0..tokens {
+            let mut seen = bias.slice_mut(row * tokens..row * tokens + row + 1);
+            let zeros = vec![f16::ZERO; row + 1];
+            stream.memcpy_htod(&zeros, &mut seen).expect("a copy");
+        }
+        let ones = |width: usize| stream.clone_htod(&vec![f16::ONE; tokens * width]);
+        let (qk, v) = (
+            ones(head_dim).expect("memory"),
+            ones(head_dim_v).expect("memory"),
+        );
+        let mut o = alloc(tokens * head_dim_v).expect("memory");
+        let tensor = |data, width| {
+            TensorView::<f16, 4>::contiguous(data, [1, tokens, 1, width]).expect("a view")
+        };
+        let args = PrefillArgs {
+            q: tensor(qk.as_view(), head_dim),
+            k: tensor(qk.as_view(), head_dim),
+            v: tensor(v.as_view(), head_dim_v),
+            o: TensorViewMut::contiguous(o.as_view_mut(), [1, tokens, 1, head_dim_v])
+                .expect("a view"),
+            lse: None,
+            options: PrefillOptions {
+                bias: Some(Bias::F16(
+                    TensorView::contiguous(bias.as_view(), [1, 1, tokens, tokens]).expect("a view"),
+                )),
+                ..PrefillOptions::default()
+            },
+        };
+        let op = Prefill {
+            mask: Mask::Causal,
+            ..Prefill::default()
+        };
+        gpu().kernels.prefill(stream, &op, args).expect("a launch");
+        let got = stream.clone_dtoh(&o).expect("no report");
+        assert_eq!(got, vec![f16::ONE; tokens * head_dim_v], "{head_dim}");
     }
 }
 
