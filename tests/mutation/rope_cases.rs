@@ -27,7 +27,8 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     options::<T>(device, None, Some(CACHE))?;
     norms::<T>(device)?;
     caches::<T>(device)?;
-    tables::<T>(device)
+    tables::<T>(device)?;
+    many_tokens::<T>(device)
 }
 
 const STYLES: [RopeStyle; 2] = [RopeStyle::HalfSplit, RopeStyle::Interleaved];
@@ -282,6 +283,9 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize, cache: Option<Cac
         op,
         on_device(device, &[real, -real, real + 1.0, -real - 1.0, f64::NAN]),
     )?;
+    // Half of the first one is a NaN of f32.
+    let whole = f64::from_bits(1f64.to_bits() + 0x7fff_ffff);
+    checked(op, on_device(device, &[whole, 2.0, f64::NAN]))?;
     checked(op, on_device(device, &[0.5f32, f32::INFINITY, 2.0]))?;
     let table = Rope {
         frequencies: Frequencies::Table,
@@ -297,7 +301,14 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize, cache: Option<Cac
     checked(
         &axes,
         Ok(Positions::checked_on_device(device_positions, 2, 3)?),
-    )
+    )?;
+    // Every type on two axes.
+    let long = [5i64, 1 << 33, 77_777, 4];
+    run(&axes, Positions::with_axes(stream, 2, &long)?)?;
+    let real = [0.5f32, -1000.25, 3.0, 7.75];
+    run(&axes, Positions::with_axes(stream, 2, &real)?)?;
+    let real = [0.1f64, -1e9 / 3.0, 1e6 / 7.0, 4.0];
+    run(&axes, Positions::with_axes(stream, 2, &real)?)
 }
 
 fn on_device<P: Position>(device: &Device, positions: &[P]) -> Result<Positions> {
@@ -489,9 +500,28 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// Several tokens to a block, and warps that have more of them, or less, than one.
+fn many_tokens<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    let op = Rope::default();
+    // Checked, and the last block not all.
+    let positions: Vec<i32> = (0..1031).collect();
+    let positions = on_device(device, &positions)?;
+    run_at::<T>(device, &Call::new(&op, [1031, 1, 1, 2 * chunk]), &positions)?;
+    for unit in [1, chunk] {
+        // Two warps for two tokens, the second without a lane.
+        run::<T>(device, &Call::new(&op, [1024, 1, 0, 62 * unit]))?;
+        // Three warps for two tokens.
+        run::<T>(device, &Call::new(&op, [1024, 1, 1, 34 * unit]))?;
+    }
+    Ok(())
+}
+
 fn tables<T: Float>(device: &Device) -> Result<()> {
     // Positions that end with each number of pairs in their last chunk.
     let short = (1..=6).map(|pairs| (2, pairs, 0, 3));
+    // What lies behind the pairs is nobody's.
+    let short = short.chain((1..=7).map(|pairs| (2, pairs, 8, 3)));
     let long = [
         (3, 64, 0, 0),
         (5, 7, 0, 1000),
