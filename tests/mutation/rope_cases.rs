@@ -28,6 +28,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     norms::<T>(device)?;
     caches::<T>(device)?;
     tables::<T>(device)?;
+    faults::<T>(device)?;
     many_tokens::<T>(device)
 }
 
@@ -503,16 +504,61 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
 /// Several tokens to a block, and warps that have more of them, or less, than one.
 fn many_tokens<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
-    let op = Rope::default();
-    // Checked, and the last block not all.
-    let positions: Vec<i32> = (0..1031).collect();
-    let positions = on_device(device, &positions)?;
-    run_at::<T>(device, &Call::new(&op, [1031, 1, 1, 2 * chunk]), &positions)?;
-    for unit in [1, chunk] {
-        // Two warps for two tokens, the second without a lane.
-        run::<T>(device, &Call::new(&op, [1024, 1, 0, 62 * unit]))?;
-        // Three warps for two tokens.
-        run::<T>(device, &Call::new(&op, [1024, 1, 1, 34 * unit]))?;
+    let norm = QkNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    for (norm, cache) in [(None, None), (None, Some(CACHE)), (Some(norm), None)] {
+        let op = Rope {
+            norm,
+            ..Rope::default()
+        };
+        let call = |shape| Call {
+            cache,
+            ..Call::new(&op, shape)
+        };
+        let q_heads = usize::from(cache.is_none());
+        // Checked, and the last block not all.
+        let positions: Vec<i32> = (0..1031).collect();
+        let positions = on_device(device, &positions)?;
+        run_at::<T>(device, &call([1031, q_heads, 1, 2 * chunk]), &positions)?;
+        for unit in [1, chunk] {
+            // Two warps for two tokens, the second of four lanes.
+            run::<T>(device, &call([1024, q_heads, 1, 18 * unit]))?;
+            // Three warps for two tokens.
+            run::<T>(device, &call([1024, q_heads, 1, 34 * unit]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Slots and positions checked, and positions that are right where a slot is not.
+fn faults<T: Float>(device: &Device) -> Result<()> {
+    let norm = QkNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    let cache = Cache {
+        checked: true,
+        ..CACHE
+    };
+    for (norm, dim) in [(None, 32), (None, 22), (Some(norm), 32), (Some(norm), 22)] {
+        let op = Rope {
+            norm,
+            axes: Axes::Sections(vec![1, dim / 2 - 1]),
+            ..Rope::default()
+        };
+        let call = Call {
+            cache: Some(cache),
+            ..Call::new(&op, [3, 1, 1, dim])
+        };
+        let stream = &device.stream;
+        let whole = stream.clone_htod(&[1i64, 2, 3, 4, 5, 6])?;
+        let whole = Positions::checked_on_device(whole, 2, 3)?;
+        run_at::<T>(device, &call, &whole)?;
+        let real = stream.clone_htod(&[1.5f64, 2.0, 3.0, 4.0, 5.0, 6.25])?;
+        let real = Positions::checked_on_device(real, 2, 3)?;
+        run_at::<T>(device, &call, &real)?;
     }
     Ok(())
 }
