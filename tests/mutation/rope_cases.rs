@@ -521,7 +521,9 @@ fn many_tokens<T: Float>(device: &Device) -> Result<()> {
         // Checked, and the last block not all.
         let positions: Vec<i32> = (0..1031).collect();
         let positions = on_device(device, &positions)?;
-        run_at::<T>(device, &call([1031, q_heads, 1, 2 * chunk]), &positions)?;
+        for unit in [1, chunk] {
+            run_at::<T>(device, &call([1031, q_heads, 1, 2 * unit]), &positions)?;
+        }
         for unit in [1, chunk] {
             // Two warps for two tokens, the second of four lanes.
             run::<T>(device, &call([1024, q_heads, 1, 18 * unit]))?;
