@@ -27,7 +27,9 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     options::<T>(device, None, Some(CACHE))?;
     norms::<T>(device)?;
     caches::<T>(device)?;
-    tables::<T>(device)
+    tables::<T>(device)?;
+    faults::<T>(device)?;
+    many_tokens::<T>(device)
 }
 
 const STYLES: [RopeStyle; 2] = [RopeStyle::HalfSplit, RopeStyle::Interleaved];
@@ -282,6 +284,9 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize, cache: Option<Cac
         op,
         on_device(device, &[real, -real, real + 1.0, -real - 1.0, f64::NAN]),
     )?;
+    // Half of the first one is a NaN of f32.
+    let whole = f64::from_bits(1f64.to_bits() + 0x7fff_ffff);
+    checked(op, on_device(device, &[whole, 2.0, f64::NAN]))?;
     checked(op, on_device(device, &[0.5f32, f32::INFINITY, 2.0]))?;
     let table = Rope {
         frequencies: Frequencies::Table,
@@ -297,7 +302,14 @@ fn positions<T: Float>(device: &Device, op: &Rope, dim: usize, cache: Option<Cac
     checked(
         &axes,
         Ok(Positions::checked_on_device(device_positions, 2, 3)?),
-    )
+    )?;
+    // Every type on two axes.
+    let long = [5i64, 1 << 33, 77_777, 4];
+    run(&axes, Positions::with_axes(stream, 2, &long)?)?;
+    let real = [0.5f32, -1000.25, 3.0, 7.75];
+    run(&axes, Positions::with_axes(stream, 2, &real)?)?;
+    let real = [0.1f64, -1e9 / 3.0, 1e6 / 7.0, 4.0];
+    run(&axes, Positions::with_axes(stream, 2, &real)?)
 }
 
 fn on_device<P: Position>(device: &Device, positions: &[P]) -> Result<Positions> {
@@ -489,9 +501,75 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// Several tokens to a block, and warps that have more of them, or less, than one.
+fn many_tokens<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    let norm = QkNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    for (norm, cache) in [(None, None), (None, Some(CACHE)), (Some(norm), None)] {
+        let op = Rope {
+            norm,
+            ..Rope::default()
+        };
+        let call = |shape| Call {
+            cache,
+            ..Call::new(&op, shape)
+        };
+        let q_heads = usize::from(cache.is_none());
+        // Checked, and the last block not all.
+        let positions: Vec<i32> = (0..1031).collect();
+        let positions = on_device(device, &positions)?;
+        for unit in [1, chunk] {
+            run_at::<T>(device, &call([1031, q_heads, 1, 2 * unit]), &positions)?;
+        }
+        for unit in [1, chunk] {
+            // Two warps for two tokens, the second of four lanes.
+            run::<T>(device, &call([1024, q_heads, 1, 18 * unit]))?;
+            // Three warps for two tokens.
+            run::<T>(device, &call([1024, q_heads, 1, 34 * unit]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Slots and positions checked, and positions that are right where a slot is not.
+fn faults<T: Float>(device: &Device) -> Result<()> {
+    let norm = QkNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    let cache = Cache {
+        checked: true,
+        ..CACHE
+    };
+    for (norm, dim) in [(None, 32), (None, 22), (Some(norm), 32), (Some(norm), 22)] {
+        let op = Rope {
+            norm,
+            axes: Axes::Sections(vec![1, dim / 2 - 1]),
+            ..Rope::default()
+        };
+        let call = Call {
+            cache: Some(cache),
+            ..Call::new(&op, [3, 1, 1, dim])
+        };
+        let stream = &device.stream;
+        let whole = stream.clone_htod(&[1i64, 2, 3, 4, 5, 6])?;
+        let whole = Positions::checked_on_device(whole, 2, 3)?;
+        run_at::<T>(device, &call, &whole)?;
+        let real = stream.clone_htod(&[1.5f64, 2.0, 3.0, 4.0, 5.0, 6.25])?;
+        let real = Positions::checked_on_device(real, 2, 3)?;
+        run_at::<T>(device, &call, &real)?;
+    }
+    Ok(())
+}
+
 fn tables<T: Float>(device: &Device) -> Result<()> {
     // Positions that end with each number of pairs in their last chunk.
     let short = (1..=6).map(|pairs| (2, pairs, 0, 3));
+    // What lies behind the pairs is nobody's.
+    let short = short.chain((1..=7).map(|pairs| (2, pairs, 8, 3)));
     let long = [
         (3, 64, 0, 0),
         (5, 7, 0, 1000),
