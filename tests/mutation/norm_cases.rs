@@ -75,8 +75,8 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
         run(RMS, 1, chunks * chunk, chunk, 1.0)?;
         run(ONE_PLUS, 1, chunks * chunk, 0, 1.0)?;
     }
-    // What shared memory has no room for.
-    run(RMS, 1, (4096 + 6144 + 700) * chunk, 0, 1.0)?;
+    // What shared memory has no room for: that of sm_80, which cusim models by default, has it for 10400 chunks.
+    run(RMS, 1, (4096 + 10_400 + 700) * chunk, 0, 1.0)?;
     let tiny = |op: RmsNorm| RmsNorm { eps: 0.0, ..op };
     // So many rows that a block has several, and the last block not all; those missing count as too small.
     norm::<T>(device, &tiny(RMS), [2049, 129 * chunk], 0, 1.0)?;
@@ -299,8 +299,12 @@ fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> 
         }
         // A slot of each number of chunks.
         for slot in 1..5 {
-            let warp = if width > 100 { 32 } else { 2 };
-            let width = unit * (warp * slot - 1);
+            let chunks = if width > 100 {
+                128 + 32 * slot - 1
+            } else {
+                2 * slot - 1
+            };
+            let width = unit * chunks;
             let with = With {
                 gate: true,
                 residual: true,
@@ -324,6 +328,23 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
                 ..Norm::from(RMS)
             };
             every::<T, T, T>(device, &op, NOTHING, [1, width], 0, 1.0)?;
+        }
+    }
+    // At every element of a chunk in each slot of a warp, and in the tail; of sums that must be scaled too.
+    for (chunks, slots, end) in [(127, 4, 5), (2048 + 40, 1, 2048 + 5)] {
+        for column in (0..slots).flat_map(|slot| (0..8).map(move |i| 8 * (32 * slot + end) + i)) {
+            let rms = Norm {
+                columns: Some(column),
+                ..Norm::from(RMS)
+            };
+            let layer = Norm {
+                statistics: Statistics::Deviation,
+                ..rms
+            };
+            for (op, deviation) in [(rms, 1.0), (layer, 1.0), (layer, 3e37)] {
+                let shape = [1, 8 * chunks];
+                every::<T, T, T>(device, &op, NOTHING, shape, 0, deviation)?;
+            }
         }
     }
     Ok(())
@@ -406,25 +427,72 @@ fn tails(device: &Device) -> Result<()> {
         scale: Some(scale),
         ..op
     };
-    // 2048 chunks are in registers, and 6144 in shared memory.
-    let (near, far) = (2048 + 300, 2048 + 6144 + 400);
+    // 2048 chunks are in registers, and 10400 in shared memory.
+    let (near, far) = (2048 + 300, 2048 + 10_400 + 400);
     for (op, with, chunks) in [(layer, full, near), (rms, post, far), (part, full, near)] {
         every::<f16, f16, f16>(device, &op, with, [1, 8 * chunks], 0, 1.0)?;
         every::<bf16, bf16, bf16>(device, &op, with, [1, 8 * chunks], 0, 1.0)?;
         every::<f32, bf16, f32>(device, &op, with, [1, 4 * chunks], 0, 1.0)?;
     }
+    let llama = Norm {
+        rounding: Rounding::Llama,
+        ..Norm::from(RMS)
+    };
+    let bare = With {
+        post: Some(false),
+        residual: true,
+        bias: true,
+        ..NOTHING
+    };
+    let biased = With {
+        bias: true,
+        ..NOTHING
+    };
+    for (op, with, chunks, deviation) in [
+        (llama, post, near, 1.0),
+        (rms, bare, near, 1.0),
+        (rms, NOTHING, near, 1.0),
+        (layer, biased, far, 3e37),
+        (layer, full, far, 1.0),
+    ] {
+        every::<f16, f16, f16>(
+            device,
+            &op,
+            with,
+            [1, 8 * chunks],
+            0,
+            f64::min(deviation, 1.0),
+        )?;
+        every::<bf16, bf16, bf16>(device, &op, with, [1, 8 * chunks], 0, deviation)?;
+        every::<f32, bf16, f32>(device, &op, with, [1, 4 * chunks], 0, deviation)?;
+    }
+    // A scale for the row, of each option.
+    for (op, with) in [
+        (llama, WEIGHT),
+        (layer, biased),
+        (rms, full),
+        (rms, NOTHING),
+    ] {
+        let op = scaled(Scale::PerRow, op);
+        every::<f16, f16, F8E5M2>(device, &op, with, [1, 8 * near], 0, 1.0)?;
+        every::<bf16, bf16, i8>(device, &op, with, [1, 8 * near], 0, 1.0)?;
+        every::<f32, bf16, F8E4M3>(device, &op, with, [1, 4 * near], 0, 1.0)?;
+    }
+    let op = scaled(Scale::PerGroup(64), rms);
+    every::<f16, f16, F8E4M3>(device, &op, NOTHING, [1, 8 * (2048 + 40)], 0, 1.0)?;
+    every::<bf16, bf16, i8>(device, &op, NOTHING, [1, 8 * (2048 + 40)], 0, 1.0)?;
     every::<bf16, f32, f16>(device, &rms, post, [1, 4 * near], 0, 1.0)?;
     every::<f16, f32, f32>(device, &layer, full, [1, 4 * far], 0, 1.0)?;
-    for (scale, columns) in [(Scale::PerRow, 18_944), (Scale::PerGroup(128), 69_120)] {
+    for (scale, columns) in [(Scale::PerRow, 18_944), (Scale::PerGroup(128), 103_168)] {
         every::<f16, f16, i8>(device, &scaled(scale, layer), WEIGHT, [1, columns], 0, 1.0)?;
         every::<bf16, bf16, F8E4M3>(device, &scaled(scale, rms), WEIGHT, [1, columns], 0, 1.0)?;
         let shape = [1, columns / 2];
         every::<f32, f32, F8E5M2>(device, &scaled(scale, rms), NOTHING, shape, 0, 1.0)?;
     }
-    // Single elements: 2048 in registers, and 24576 in shared memory.
+    // Single elements: 2048 in registers, and 41600 in shared memory.
     every::<f32, bf16, f32>(device, &layer, full, [1, 2048 + 333], 0, 1.0)?;
-    every::<bf16, f32, f16>(device, &rms, post, [1, 2048 + 24576 + 501], 0, 1.0)?;
-    every::<f16, f32, f32>(device, &part, full, [1, 2048 + 24576 + 503], 0, 1.0)?;
+    every::<bf16, f32, f16>(device, &rms, post, [1, 2048 + 41_600 + 501], 0, 1.0)?;
+    every::<f16, f32, f32>(device, &part, full, [1, 2048 + 41_600 + 503], 0, 1.0)?;
     Ok(())
 }
 
@@ -457,7 +525,11 @@ fn ends(device: &Device) -> Result<()> {
     every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
     every::<f32, f32, f32>(device, &rms, NOTHING, [2051, 4 * 33], 0, 1.0)?;
     every::<f16, f16, f16>(device, &rms, NOTHING, [1030, 65], 0, 1.0)?;
-    every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)
+    every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
+    // The same of rows of a warp.
+    every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
+    every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
+    every::<f32, f32, bf16>(device, &rms, NOTHING, [2051, 4 * 65], 0, 1.0)
 }
 
 /// Heads of two tensors.
@@ -481,6 +553,7 @@ fn heads_of<T: Float>(device: &Device) -> Result<()> {
     }
     // So many that a block has several heads, of which the last block of q and that of k each have one.
     let chunk = 16 / size_of::<T>();
+    heads_at::<T>(device, &llama, [1025, 1, 1], 65 * chunk, 0)?;
     heads_at::<T>(device, &rms, [1025, 1, 1], 256 * chunk, 0)
 }
 
@@ -509,8 +582,16 @@ fn heads_at<T: Float>(
 }
 
 fn backward(device: &Device) -> Result<()> {
-    // Rows inside a warp, in blocks of several; of several warps; beyond registers.
-    for (rows, width) in [(37, 40), (2, 8), (20, 1000), (3, 520), (1, 8192 + 5696)] {
+    // Rows inside a warp, in blocks of several; of several warps; beyond registers, with sums of two rows.
+    let sizes = [
+        (37, 40),
+        (2, 8),
+        (20, 1000),
+        (3, 520),
+        (1, 8192 + 800),
+        (2, 8192 + 5696),
+    ];
+    for (rows, width) in sizes {
         gradients::<f16, f16, f16>(device, [rows, width], 8, 1.0)?;
         gradients::<bf16, bf16, bf16>(device, [rows, width], 8, 1.0)?;
         gradients::<f32, bf16, f16>(device, [rows, width], 4, 1.0)?;
@@ -536,6 +617,12 @@ fn backward(device: &Device) -> Result<()> {
         gradients_of::<f32, f32, f32>(device, [20, 8], 0, deviation, of_dy)?;
         gradients_of::<f32, bf16, f32>(device, [20, 5], 0, deviation, of_dy)?;
     }
+    // Columns whose elements are finite, in rows where others are not; some infinite elements of dy of f16.
+    gradients_of::<f16, f16, f16>(device, [3, 8], 0, 5e4, 1.0)?;
+    gradients_of::<bf16, bf16, bf16>(device, [3, 8], 0, 3e38, 1.0)?;
+    gradients_of::<f32, f32, f32>(device, [3, 8], 0, 3e38, 1.0)?;
+    gradients_of::<f32, bf16, f32>(device, [3, 5], 0, 3e38, 1.0)?;
+    gradients_of::<f16, f16, f16>(device, [20, 8], 0, 1.0, 3.5e4)?;
     Ok(())
 }
 
