@@ -57,6 +57,13 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             PrefillOptions::default(),
         )?;
     }
+    // Tiles that all rows see, in pages.
+    for head_dim in [64, 128, 256] {
+        let q = Tensor::<T, 3>::new(device, [46, 4, head_dim], 8, 1.0)?;
+        let (op, options) = (Prefill::default(), PrefillOptions::default());
+        let lens: [&[usize]; 2] = [&[37, 9], &[259, 280]];
+        paged(device, &op, &q, 52, lens, [head_dim; 2], options)?;
+    }
     for head_dim in [64, 128, 256] {
         mask_edges::<T>(device, head_dim)?;
         unseen_keys::<T>(device, [head_dim; 2], 128, true)?;
@@ -322,7 +329,7 @@ fn options_case<T: Float>(
     let bits = stream.clone_htod(&bits)?;
     let shape = BlockShape {
         block_q: size(5),
-        block_k: size(7),
+        block_k: size(5),
         query_blocks: 10,
         key_blocks: 40,
     };
@@ -361,6 +368,7 @@ fn options_case<T: Float>(
         device,
         op,
         &q,
+        17,
         [&Q_LENS, &K_LENS],
         [head_dim, head_dim_v],
         options()?,
@@ -395,24 +403,31 @@ fn packed<T: Float>(
     Ok(device.kernels.prefill_varlen(&device.stream, op, args)?)
 }
 
-/// Pages of 6 keys, of which one does not exist.
+/// So many pages of 6 keys for each of two requests, of which one does not exist.
 fn paged<T: Float>(
     device: &Device,
     op: &Prefill,
     q: &Tensor<T, 3>,
+    pages_each: usize,
     [q_lens, k_lens]: [&[usize]; 2],
     [head_dim, head_dim_v]: [usize; 2],
     options: PrefillOptions<'_>,
 ) -> Result<()> {
     let stream = &device.stream;
     let [tokens, heads, _] = q.layout.shape();
-    let k = Tensor::<T, 4>::new(device, [31, 2, 6, head_dim], 0, 1.0)?;
-    let v = Tensor::<T, 4>::new(device, [31, 2, 6, head_dim_v], 8, 1.0)?;
+    let count = 2 * pages_each - 3;
+    let k = Tensor::<T, 4>::new(device, [count, 2, 6, head_dim], 0, 1.0)?;
+    let v = Tensor::<T, 4>::new(device, [count, 2, 6, head_dim_v], 8, 1.0)?;
     let mut o = Tensor::<T, 3>::new(device, [tokens, heads, head_dim_v], 0, 55.0)?;
-    let table: Vec<i32> = (0..34).map(|i| i * 7 % 32).collect();
+    let table = (0..2 * pages_each).map(|i| (i * 7 % (count + 1)) as i32);
+    let table: Vec<i32> = table.collect();
     let lens: Vec<i32> = k_lens.iter().map(|&len| len as i32).collect();
-    let pages =
-        PageTable::from_device(6, 17, stream.clone_htod(&table)?, stream.clone_htod(&lens)?)?;
+    let pages = PageTable::from_device(
+        6,
+        pages_each,
+        stream.clone_htod(&table)?,
+        stream.clone_htod(&lens)?,
+    )?;
     let mut error = stream.alloc_zeros::<i32>(1)?;
     let cu_seqlens_q = CuSeqlens::from_lengths(stream, q_lens)?;
     let args = PrefillPagedArgs {
