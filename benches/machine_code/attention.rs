@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use cudarc::driver::CudaSlice;
 use ferroflash::{
     Bias, BlockMask, BlockShape, CuSeqlens, Mask, PageLayout, PageTable, Prefill, PrefillArgs,
     PrefillOptions, PrefillPagedArgs,
@@ -54,6 +55,45 @@ fn needed([head_dim, head_dim_v]: [usize; 2], block_m: usize) -> Needed {
     }
 }
 
+/// q, k, v and o of a call without pages, each with its shape.
+struct Dense {
+    q: (CudaSlice<f16>, [usize; 4]),
+    k: (CudaSlice<f16>, [usize; 4]),
+    v: (CudaSlice<f16>, [usize; 4]),
+    o: (CudaSlice<f16>, [usize; 4]),
+}
+
+impl Dense {
+    fn new(
+        device: &Device,
+        [seqlen_q, seqlen_k, heads]: [usize; 3],
+        [head_dim, head_dim_v]: [usize; 2],
+    ) -> Result<Self> {
+        let tensor = |seqlen, head_dim, value| -> Result<_> {
+            let shape = [1, seqlen, heads, head_dim];
+            Ok((device.filled::<f16>(shape.iter().product(), value)?, shape))
+        };
+        Ok(Self {
+            q: tensor(seqlen_q, head_dim, 0.1)?,
+            k: tensor(seqlen_k, head_dim, 0.1)?,
+            v: tensor(seqlen_k, head_dim_v, 0.1)?,
+            o: tensor(seqlen_q, head_dim_v, 0.0)?,
+        })
+    }
+
+    fn launch(&mut self, device: &Device, op: &Prefill, options: PrefillOptions<'_>) -> Result<()> {
+        let args = PrefillArgs {
+            q: view(&self.q.0, self.q.1)?,
+            k: view(&self.k.0, self.k.1)?,
+            v: view(&self.v.0, self.v.1)?,
+            o: view_mut(&mut self.o.0, self.o.1)?,
+            lse: None,
+            options,
+        };
+        Ok(device.kernels.prefill(&device.stream, op, args)?)
+    }
+}
+
 /// Keys in pages of 16, the last first.
 fn paged(device: &Device, head_dim: usize) -> Result<Case<'static>> {
     let ([seqlen_q, seqlen_k], page_size) = (SEQLENS, 16);
@@ -103,11 +143,7 @@ enum Opt {
 
 fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'static>> {
     let [seqlen_q, seqlen_k] = SEQLENS;
-    let (q_shape, k_shape) = ([1, seqlen_q, 1, head_dim], [1, seqlen_k, 1, head_dim]);
-    let q = device.filled::<f16>(q_shape.iter().product(), 0.1)?;
-    let k = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
-    let v = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
-    let mut o = device.filled::<f16>(q_shape.iter().product(), 0.0)?;
+    let mut dense = Dense::new(device, [seqlen_q, seqlen_k, 1], [head_dim; 2])?;
     let slopes = device.filled::<f32>(1, 0.1)?;
     let bias = device.filled::<f16>(seqlen_q * seqlen_k, 0.1)?;
     let bytes = seqlen_k / 8;
@@ -142,17 +178,7 @@ fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'st
                 }
                 Opt::Bits => options.bit_mask = Some(view(&bits, [1, seqlen_q, bytes])?),
             }
-            let args = PrefillArgs {
-                q: view(&q, q_shape)?,
-                k: view(&k, k_shape)?,
-                v: view(&v, k_shape)?,
-                o: view_mut(&mut o, q_shape)?,
-                lse: None,
-                options,
-            };
-            Ok(device
-                .kernels
-                .prefill(&device.stream, &Prefill::default(), args)?)
+            dense.launch(device, &Prefill::default(), options)
         }),
     })
 }
@@ -160,45 +186,25 @@ fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'st
 /// Values of another head dimension than keys.
 fn pair(device: &Device, head_dim: usize, head_dim_v: usize) -> Result<Case<'static>> {
     let [seqlen_q, seqlen_k] = SEQLENS;
-    let shapes = [
-        [seqlen_q, head_dim],
-        [seqlen_k, head_dim],
-        [seqlen_k, head_dim_v],
-        [seqlen_q, head_dim_v],
-    ];
-    let [q_shape, k_shape, v_shape, o_shape] = shapes.map(|[rows, columns]| [1, rows, 1, columns]);
-    let q = device.filled::<f16>(q_shape.iter().product(), 0.1)?;
-    let k = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
-    let v = device.filled::<f16>(v_shape.iter().product(), 0.1)?;
-    let mut o = device.filled::<f16>(o_shape.iter().product(), 0.0)?;
+    let mut dense = Dense::new(device, [seqlen_q, seqlen_k, 1], [head_dim, head_dim_v])?;
     let block_m = if head_dim > 256 { 32 } else { BLOCK_M };
     Ok(Case {
         name: format!("prefill f16 d{head_dim}/{head_dim_v}"),
         needed: needed([head_dim, head_dim_v], block_m),
         bars: Bars {
             traffic: 1.02,
-            // Heads of up to 256 are computed as 256, and there the products of the first tile twice.
+            // Heads of up to 256 are computed as 256.
             flops: Some(if head_dim > 256 {
                 1.0
             } else {
-                (512.0 + 16.0) / (head_dim + head_dim_v) as f64
+                512.0 / (head_dim + head_dim_v) as f64
             }),
             // Not free of conflicts yet.
             conflicts: if head_dim > 256 { 4096 } else { 0 },
             ..Bars::default()
         },
         launch: Box::new(move |device| {
-            let args = PrefillArgs {
-                q: view(&q, q_shape)?,
-                k: view(&k, k_shape)?,
-                v: view(&v, v_shape)?,
-                o: view_mut(&mut o, o_shape)?,
-                lse: None,
-                options: PrefillOptions::default(),
-            };
-            Ok(device
-                .kernels
-                .prefill(&device.stream, &Prefill::default(), args)?)
+            dense.launch(device, &Prefill::default(), PrefillOptions::default())
         }),
     })
 }
@@ -298,14 +304,7 @@ fn case(
     needed: Needed,
     bars: Bars,
 ) -> Result<Case<'static>> {
-    let (q_shape, k_shape) = (
-        [1, seqlen_q, heads, head_dim],
-        [1, seqlen_k, heads, head_dim],
-    );
-    let q = device.filled::<f16>(q_shape.iter().product(), 0.1)?;
-    let k = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
-    let v = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
-    let mut o = device.filled::<f16>(q_shape.iter().product(), 0.0)?;
+    let mut dense = Dense::new(device, [seqlen_q, seqlen_k, heads], [head_dim; 2])?;
     let op = Prefill {
         mask,
         ..Prefill::default()
@@ -315,18 +314,11 @@ fn case(
         needed,
         bars,
         launch: Box::new(move |device| {
-            let args = PrefillArgs {
-                q: view(&q, q_shape)?,
-                k: view(&k, k_shape)?,
-                v: view(&v, k_shape)?,
-                o: view_mut(&mut o, q_shape)?,
-                lse: None,
-                options: PrefillOptions {
-                    block_mask: block_mask.as_ref(),
-                    ..PrefillOptions::default()
-                },
+            let options = PrefillOptions {
+                block_mask: block_mask.as_ref(),
+                ..PrefillOptions::default()
             };
-            Ok(device.kernels.prefill(&device.stream, &op, args)?)
+            dense.launch(device, &op, options)
         }),
     })
 }
