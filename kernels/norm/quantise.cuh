@@ -35,6 +35,12 @@ private:
     float factor_;
 };
 
+/* Elements of the smallest and the largest group with a scale of its own. */
+constexpr int kSmallestGroup = 64;
+constexpr int kLargestGroup = 128;
+
+__host__ __device__ constexpr int lanes_of_group(int group, int width) { return group / width < kWarpSize ? group / width : kWarpSize; }
+
 /* The largest magnitude of each chunk. */
 template <int kCount, int kWidth, class Traits>
 __device__ __forceinline__ void largest(float (&of)[kCount], const float (&x)[kCount][kWidth], Slots<Traits, kCount> slots) {
@@ -66,14 +72,15 @@ public:
         const int chunks = uint32_t(params_.group) / kWidth; /* a power of two */
         const int log2_chunks = 31 - __clz(chunks);
         const int lanes = min(chunks, slots.stride());
+        constexpr int kFewestLanes = Traits::kShort ? 1 : lanes_of_group(kSmallestGroup, kWidth);
         float of[kCount];
         largest(of, x, slots);
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
 #pragma unroll
-            for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
+            for (int mask = lanes_of_group(kLargestGroup, kWidth) / 2; mask > 0; mask /= 2) {
                 const float other = __shfl_xor_sync(kFullWarp, of[n], mask);
-                if (mask < lanes) of[n] = ptx::max_nan(of[n], other);
+                if (mask < kFewestLanes || mask < lanes) of[n] = ptx::max_nan(of[n], other);
             }
         }
 #pragma unroll

@@ -107,12 +107,6 @@ __device__ __forceinline__ int64_t array_position(const fflash_rope_params &para
                                                         : static_cast<const int64_t *>(params.positions)[at];
 }
 
-/* Integer positions. */
-__device__ __forceinline__ int64_t whole_position(const fflash_rope_params &params, int64_t token, int axis) {
-    if (params.position_type == FFLASH_POSITIONS_RANGE) return params.first_position + token;
-    if (params.position_type == FFLASH_POSITIONS_PACKED) return packed_position(params, token);
-    return array_position(params, token, axis);
-}
 
 /* Which of a token's indices, if any, points outside what it indexes: as FFLASH_FAULT_*, or -1. Only asked where indices are checked. */
 __device__ __forceinline__ int fault_of(const fflash_rope_params &params, int64_t token) {
@@ -148,10 +142,17 @@ __device__ __forceinline__ float table_entry(const fflash_rope_params &params, i
     }
 }
 
-/* A token's position on an axis. */
-__device__ __forceinline__ RopePosition position_of(const fflash_rope_params &params, int64_t token, int axis) {
+/* A token's position on an axis, from an array. */
+__device__ __forceinline__ RopePosition position_on(const fflash_rope_params &params, int64_t token, int axis) {
     if (is_real(params)) return RopePosition::of_real(real_position(params, token, axis));
-    return {whole_position(params, token, axis), 0};
+    return {array_position(params, token, axis), 0};
+}
+
+/* A token's position, or that on the first of several axes: only of one are there others than from an array. */
+__device__ __forceinline__ RopePosition position_of(const fflash_rope_params &params, int64_t token) {
+    if (params.position_type == FFLASH_POSITIONS_RANGE) return {params.first_position + token, 0};
+    if (params.position_type == FFLASH_POSITIONS_PACKED) return {packed_position(params, token), 0};
+    return position_on(params, token, 0);
 }
 
 /* Cosine and sine of pair p there. */
@@ -197,11 +198,11 @@ __device__ __forceinline__ void compute_angles(const fflash_rope_params &params,
         const int64_t token = int64_t(blockIdx.x) * blockDim.z + of_block;
         int p = alone ? thread : thread % kWarpSize;
         if (p >= params.rotary_pairs || !is_alive(params, token)) continue;
-        RopePosition position = position_of(params, token, 0);
+        RopePosition position = position_of(params, token);
         float *cos = angles + of_block * (2 * plane);
         for (; p < params.rotary_pairs; p += step) {
             if (params.axes > 1) {
-                position = position_of(params, token, params.axis_of_pair[uint32_t(p) / 16] >> (p % 16u * 2) & 3);
+                position = position_on(params, token, params.axis_of_pair[uint32_t(p) / 16] >> (p % 16u * 2) & 3);
             }
             const float2 angle = angle_of(params, position, p);
             float *at = cos + angle_index<kWidth>(params, p);

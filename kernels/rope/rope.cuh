@@ -109,12 +109,11 @@ __device__ __forceinline__ void find_places(const fflash_rope_params &params, in
     }
 }
 
-/* Tells of an index of the token that points outside. */
+/* Tells of the index for which a token was left out, unless it is past the last. */
 __device__ __forceinline__ void tell_of_fault(const fflash_rope_params &params, int64_t token) {
     if (params.faults == nullptr || token >= params.tokens || threadIdx.x != 0 || threadIdx.y != 0) return;
-    const int fault = fault_of(params, token);
-    if (fault < 0) return;
-    atomicMin(reinterpret_cast<unsigned long long *>(params.faults), (unsigned long long)(token << 1 | fault));
+    const auto fault = (unsigned long long)(token << 1 | fault_of(params, token));
+    atomicMin(reinterpret_cast<unsigned long long *>(params.faults), fault);
 }
 
 template <class Traits, bool kNorm, bool kCache>
