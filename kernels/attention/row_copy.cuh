@@ -71,20 +71,6 @@ __device__ __forceinline__ void copy_queries(char *tile, const fflash_prefill_pa
     }
 }
 
-/* Starts the copy of the keys from `key` on, of K or V; those that no row wants are zero. */
-template <class Tile, class T, int kThreads, class Walk>
-__device__ __forceinline__ void copy_keys(char *tile, const void *tensor, const fflash_strides4 &strides,
-                                          const fflash_prefill_params &params, const Request &request, int kv_head,
-                                          const Walk &walk, int key, int head_dim, int unit) {
-    constexpr int kRowsPerPass = kThreads / kRowCopyThreads<Tile>;
-#pragma unroll
-    for (int pass = 0; pass < Tile::kRows / kRowsPerPass; ++pass) {
-        const int row = pass * kRowsPerPass + threadIdx.x / kRowCopyThreads<Tile>;
-        const KeyPlace place(params.requests, request, key + row, walk.wants(key + row));
-        copy_row<Tile, T>(tile, row, tensor, place.index(strides, kv_head), head_dim, unit, place.exists, params.is_f32);
-    }
-}
-
 /* Stores the rows of O that are staged in a tile, 16 bytes at a time. */
 template <class Tile, class T, int kThreads>
 __device__ __forceinline__ void store_staged(const char *tile, const fflash_prefill_params &params, const Request &request,

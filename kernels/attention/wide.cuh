@@ -3,21 +3,23 @@
  *
  * Grid    block.cuh
  * CTA     32 rows, 8 warps; loops over tiles of 16 keys.
- * Warp    S: one 16x8 part over every second pair of steps of 16 head_dim columns. Softmax: 4 rows, 8 lanes to a row.
- *         O: all 32 rows, every eighth square of 16 columns of head_dim_v.
+ * Warp    S: all rows and 8 keys, over a quarter of head_dim, whose columns of Q stay in registers. Softmax: 4 rows, 8 lanes to
+ *         a row. O: all rows, an eighth of head_dim_v.
  *
- * Shared memory, bytes: Q 36864 (O leaves through it), K 18432, V 16384, S 4096 (two summands), P 1024, factors and
- * options of rows 128 + 1280; 78208.
+ * Shared memory, bytes: Q 36864 (O leaves through it), K 24576, V 16384, S 16384 (two tiles, four summands), P 2048 and factors
+ * of rows 256 (two tiles); 96512.
  *
- * One buffer each of K and V, which are awaited apart. Step t:
- *   barrier: K(t) has landed; everybody is done with V(t - 1).        Start the copy of V(t).
- *   S = Q K(t)^T, to shared memory
- *   barrier: S is there; everybody is done with K(t).                 Start the copy of K(t + 1).
- *   P = softmax step of S, element by element, to shared memory, with the factors for O
- *   barrier: P is there, V(t) has landed.                             O = O * factors + P V(t)
+ * What a warp multiplies of K and V no other warp needs: it copies that itself, into a slice of its own, without a barrier. Between
+ * two barriers three tiles are worked at:
+ *   O = O * factors + P(t - 1) V(t - 1)     then the copy of V(t) is started;
+ *   P(t) = softmax step of S(t)             element by element, with the factors for O;
+ *   S(t + 1) = Q K(t + 1)^T                 then the copy of K(t + 2) is started.
+ * S, P and factors lie in one of two buffers in turn: what is written was last read before the barrier. K(t + 1) and V(t) are each
+ * the older of two groups of copies in flight.
  *
  * Banks: S is a row of 16 words per query whose halves swap places in every other pair of rows: fragments store 4 rows
- * of 8 words, 8 lanes read a row of 16, and either covers 32 banks once. P swaps halves every 4 rows, for ldmatrix.
+ * of 8 words, 8 lanes read a row of 16, and either covers 32 banks once. P swaps halves every 4 rows, for ldmatrix. Slices:
+ * see WideSlice.
  *
  * Preconditions (checked by the host): those of prefill.cuh; head_dim <= 576, head_dim_v <= 512, multiples of 8.
  *
@@ -41,51 +43,69 @@
 
 namespace fflash {
 
+/*
+ * Columns of K or V that one warp copies and reads, kLines lines of 64 to a row. A 16-byte chunk c of row r is stored at chunk
+ * c ^ rotated(r), where the lowest bit of r decides between the halves of a line.
+ *
+ * Banks: ldmatrix reads 8 rows of one chunk, for which rotated(r) differs. cp.async writes 4 chunks of a half of a line in each of
+ * two neighbouring rows, which go to different halves.
+ */
+template <int kRows_, int kLines>
+struct WideSlice {
+    static constexpr int kRows = kRows_;
+    static constexpr int kChunks = kLines * 8;
+    static constexpr int kRowBytes = kChunks * kChunkBytes;
+    static constexpr int kBytes = kRows * kRowBytes;
+
+    __device__ __forceinline__ static uint32_t offset(int row, int chunk) {
+        const int rotated = row % 2 * 4 + row % kSwizzleRows / 2;
+        return row * kRowBytes + (chunk ^ rotated) * kChunkBytes;
+    }
+};
+
 struct WideTraits {
     static constexpr int kBlockM = 32;
     static constexpr int kBlockN = 16;
     static constexpr int kWarps = 8;
     static constexpr int kThreads = kWarps * kWarpSize;
-    static constexpr int kMinBlocks = 2;
     static constexpr int kMaxHeadDim = 576;
     static constexpr int kMaxHeadDimV = 512;
+    static constexpr int kParts = 4; /* of head_dim, each with a summand of S */
+    static constexpr int kSteps = kMaxHeadDim / kMmaK / kParts;
+    static constexpr int kSquares = kMaxHeadDimV / (2 * kMmaN) / kWarps;
     using QTile = SmemTile<kBlockM, kMaxHeadDim>;
-    using KTile = SmemTile<kBlockN, kMaxHeadDim>;
-    using VTile = SmemTile<kBlockN, kMaxHeadDimV>;
+    using KSlice = WideSlice<kMmaN, (kSteps * 2 + kSwizzleRows - 1) / kSwizzleRows>;
+    using VSlice = WideSlice<kBlockN, kSquares * 2 / kSwizzleRows>;
+    static constexpr int kScoresBytes = kParts * kBlockM * kBlockN * 4;
+    static constexpr int kWeightsBytes = kBlockM * kBlockN * 2;
     static constexpr int kSmemQ = 0;
     static constexpr int kSmemK = kSmemQ + QTile::kBytes;
-    static constexpr int kSmemV = kSmemK + KTile::kBytes;
-    static constexpr int kSmemS = kSmemV + VTile::kBytes;
-    static constexpr int kSmemP = kSmemS + 2 * kBlockM * kBlockN * 4;
-    static constexpr int kSmemRows = kSmemP + kBlockM * kBlockN * 2;
-    static constexpr int kSmemLogitRows = kSmemRows + kBlockM * 4;
-    static constexpr int kSmemBytes = kSmemLogitRows + sizeof(LogitRows<kBlockM>);
-    static constexpr int kRowThreads = kThreads / kBlockM;
+    static constexpr int kSmemV = kSmemK + kWarps * KSlice::kBytes;
+    static constexpr int kSmemS = kSmemV + kWarps * VSlice::kBytes;
+    static constexpr int kSmemP = kSmemS + 2 * kScoresBytes;
+    static constexpr int kSmemFactors = kSmemP + 2 * kWeightsBytes;
+    static constexpr int kSmemBytes = kSmemFactors + 2 * kBlockM * 4;
+    static constexpr int kRowThreads = kThreads / kBlockM; /* softmax */
+    static constexpr int kCopyThreads = kWarpSize / kSwizzleRows; /* to a row of a slice */
     static_assert(kBlockN == 2 * kRowThreads, "a thread has two keys of its row");
-    static_assert(kThreads == kRowCopyThreads<KTile> * kBlockN, "all keys are copied in one pass");
-};
-
-/* S and P in shared memory. */
-struct WideScores {
-    float *s;
-    char *p;
-
-    __device__ __forceinline__ static int s_index(int part, int row, int key) {
-        return (part * WideTraits::kBlockM + row) * WideTraits::kBlockN + (key ^ (row >> 1 & 1) * 8);
-    }
-    __device__ __forceinline__ static int p_offset(int row, int chunk) { return row * 32 + (chunk ^ (row >> 2 & 1)) * 16; }
+    static_assert(kWarps == kParts * (kBlockN / kMmaN), "a warp for each part of S");
+    static_assert(kSteps * kParts * kMmaK == kMaxHeadDim && kSquares * 2 % kSwizzleRows == 0, "parts are whole");
 };
 
 template <class T>
 class WideKernel {
     using Traits = WideTraits;
+    using QTile = Traits::QTile;
+    using KSlice = Traits::KSlice;
+    using VSlice = Traits::VSlice;
     static constexpr int kMTiles = Traits::kBlockM / kMmaM;
-    static constexpr int kSquares = Traits::kMaxHeadDimV / (2 * kMmaN) / Traits::kWarps;
 
 public:
     __device__ __forceinline__ WideKernel(char *smem, const fflash_prefill_params &params)
         : params_(params), smem_(smem), smem_address_(__cvta_generic_to_shared(smem)),
-          scores_{reinterpret_cast<float *>(smem + Traits::kSmemS), smem + Traits::kSmemP} {}
+          k_slice_(Traits::kSmemK + warp() * KSlice::kBytes), v_slice_(Traits::kSmemV + warp() * VSlice::kBytes),
+          steps_((params.head_dim + kMmaK * Traits::kParts - 1) / (kMmaK * Traits::kParts)),
+          squares_((params.head_dim_v + 2 * kMmaN * Traits::kWarps - 1) / (2 * kMmaN * Traits::kWarps)) {}
 
     __device__ __forceinline__ void run() {
         const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params_);
@@ -95,95 +115,159 @@ public:
         const KeyBounds bounds(params_.mask, request);
         const TileWalk<Traits::kBlockN> walk(params_, request, bounds, block, row_end);
         const QueryRow row(params_, block, min(block.row_first + thread_row(), row_end - 1));
-        if (threadIdx.x % Traits::kRowThreads == 0) logit_rows().put(thread_row(), LogitRow(params_, request, bounds, block, row));
+        const LogitRow logits(params_, request, bounds, block, row);
 
-        int tile = walk.from(params_.mask, 0);
-        if (!walk.is_end(tile)) {
-            copy_queries<typename Traits::QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end, 32);
-            load_k(request, block, walk, tile);
-            while (!walk.is_end(tile)) {
-                ptx::cp_async_wait<0>();
-                __syncthreads();
-                load_v(request, block, walk, tile);
-                multiply_qk();
-                __syncthreads();
-                const int next = walk.from(params_.mask, tile + 1);
-                load_k(request, block, walk, next);
-                weigh(tile * Traits::kBlockN);
-                ptx::cp_async_wait<1>();
-                __syncthreads();
-                multiply_pv();
-                tile = next;
-            }
-            /* The copy of no tile after the last, and Q, whose place O takes. */
+        const int first = walk.from(params_.mask, 0);
+        int buffer = 0;
+        if (!walk.is_end(first)) {
+            copy_queries<QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end,
+                                                     kMmaK * Traits::kParts);
+            load_k(request, block, walk, first);
             ptx::cp_async_wait<0>();
             __syncthreads();
+            hold_q();
+            multiply_qk(buffer);
+            int tile = first;
+            int next = walk.from(params_.mask, tile + 1);
+            load_k(request, block, walk, next);
+            for (;;) {
+                __syncthreads();
+                if (tile != first) {
+                    await_copy();
+                    multiply_pv(buffer ^ 1);
+                }
+                load_v(request, block, walk, tile);
+                weigh(logits, tile * Traits::kBlockN, buffer);
+                if (walk.is_end(next)) break;
+                await_copy();
+                multiply_qk(buffer ^ 1);
+                tile = next;
+                next = walk.from(params_.mask, tile + 1);
+                load_k(request, block, walk, next);
+                buffer ^= 1;
+            }
+            ptx::cp_async_wait<0>();
+            __syncthreads();
+            multiply_pv(buffer);
         }
-        finish(request, block, row, row_end);
+        finish(request, block, row, row_end, buffer ^ 1);
     }
 
 private:
     /* Softmax: the row of this thread. */
     __device__ __forceinline__ static int thread_row() { return threadIdx.x / Traits::kRowThreads; }
     __device__ __forceinline__ static int warp() { return threadIdx.x / kWarpSize; }
+    __device__ __forceinline__ static int lane() { return threadIdx.x % kWarpSize; }
+    /* The part of S of this warp: 8 keys, and steps over head_dim. */
+    __device__ __forceinline__ static int first_key() { return warp() % 2 * kMmaN; }
+    __device__ __forceinline__ static int part() { return warp() / 2; }
+    __device__ __forceinline__ int first_step() const { return part() * steps_; }
+
+    /* Waits for the older of two groups of copies, which the warp then sees. */
+    __device__ __forceinline__ static void await_copy() {
+        ptx::cp_async_wait<1>();
+        __syncwarp();
+    }
 
     __device__ __forceinline__ void load_k(const Request &request, const PrefillBlock &block,
                                            const TileWalk<Traits::kBlockN> &walk, int tile) {
         if (!walk.is_end(tile))
-            copy_keys<typename Traits::KTile, T, Traits::kThreads>(smem_ + Traits::kSmemK, params_.k, params_.k_strides, params_,
-                                                                   request, block.kv_head, walk, tile * Traits::kBlockN,
-                                                                   params_.head_dim, 32);
+            copy_slice<KSlice>(k_slice_, params_.k, params_.k_strides, request, block, walk,
+                               tile * Traits::kBlockN + first_key(), first_step() * 2, steps_ * 2, params_.head_dim);
         ptx::cp_async_commit();
     }
 
     __device__ __forceinline__ void load_v(const Request &request, const PrefillBlock &block,
                                            const TileWalk<Traits::kBlockN> &walk, int tile) {
-        copy_keys<typename Traits::VTile, T, Traits::kThreads>(smem_ + Traits::kSmemV, params_.v, params_.v_strides, params_,
-                                                               request, block.kv_head, walk, tile * Traits::kBlockN,
-                                                               params_.head_dim_v, 16);
+        copy_slice<VSlice>(v_slice_, params_.v, params_.v_strides, request, block, walk, tile * Traits::kBlockN,
+                           first_square() * 2, squares_ * 2, params_.head_dim_v);
         ptx::cp_async_commit();
     }
 
-    /* Two summands of S: over the even and over the odd pairs of steps. */
-    __device__ __forceinline__ void multiply_qk() {
-        const int m = warp() % 2 * kMmaM;
-        const int n = warp() / 2 % 2 * kMmaN;
-        const int part = warp() / 4;
-        const int lane = threadIdx.x % kWarpSize;
-        const SquareReader<typename Traits::QTile> q_reader = SquareReader<typename Traits::QTile>::rows_first();
-        float acc_s[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        const int pairs = padded(params_.head_dim, 32) / 32;
-        for (int pair = part; pair < pairs; pair += 2) {
-            uint32_t rQ[2][4], rK[4];
-            ptx::ldmatrix_x4(rQ[0], smem_address_ + Traits::kSmemQ + q_offset(m, pair * 4, lane));
-            ptx::ldmatrix_x4(rQ[1], smem_address_ + Traits::kSmemQ + q_offset(m, pair * 4 + 2, lane));
-            ptx::ldmatrix_x4(rK, smem_address_ + Traits::kSmemK + Traits::KTile::offset(n + lane % 8, pair * 4 + lane / 8));
-            mma<T>(acc_s, rQ[0], rK[0], rK[1]);
-            mma<T>(acc_s, rQ[1], rK[2], rK[3]);
-        }
+    /*
+     * Starts the copy of `chunks` chunks from `first` on, of rows of K or V of `columns` columns, for the keys from `key` on. Chunks
+     * past them up to a multiple of 4, and keys that no row wants, are zero.
+     */
+    template <class Slice>
+    __device__ __forceinline__ void copy_slice(int slice, const void *tensor, const fflash_strides4 &strides,
+                                               const Request &request, const PrefillBlock &block,
+                                               const TileWalk<Traits::kBlockN> &walk, int key, int first, int chunks,
+                                               int columns) {
+        __syncwarp(); /* all lanes have read what was there */
+        const int limit = min(chunks, columns / kChunkElements - first);
 #pragma unroll
-        for (int half = 0; half < kLaneRows; ++half) {
-            const int row = m + half * 8 + lane_row(threadIdx.x);
-            *reinterpret_cast<float2 *>(scores_.s + WideScores::s_index(part, row, n + lane_col(threadIdx.x))) =
-                make_float2(acc_s[half * 2], acc_s[half * 2 + 1]);
+        for (int rows = 0; rows < Slice::kRows; rows += kSwizzleRows) {
+            const int row = rows + lane() / Traits::kCopyThreads;
+            const KeyPlace place(params_.requests, request, key + row, walk.wants(key + row));
+            const int64_t index = place.index(strides, block.kv_head) + first * kChunkElements;
+#pragma unroll
+            for (int begin = 0; begin < Slice::kChunks; begin += Traits::kCopyThreads) {
+                if (begin >= chunks) break;
+                const int chunk = begin + lane() % Traits::kCopyThreads;
+                copy_chunk<T>(smem_ + slice + Slice::offset(row, chunk), tensor, index + chunk * kChunkElements,
+                              place.exists && chunk < limit, params_.is_f32);
+            }
         }
     }
 
-    /* This lane's address in an ldmatrix.x4 of the 16x16 square of Q at row `m` and chunk `chunk`. */
-    __device__ __forceinline__ static uint32_t q_offset(int m, int chunk, int lane) {
-        return Traits::QTile::offset(m + lane % 16, chunk + lane / 16);
+    /* Keeps the columns of Q of this warp's steps, and zeros for steps past them. */
+    __device__ __forceinline__ void hold_q() {
+#pragma unroll
+        for (int step = 0; step < Traits::kSteps; ++step)
+#pragma unroll
+            for (int m = 0; m < kMTiles; ++m) {
+                if (step < steps_) {
+                    const int chunk = (first_step() + step) * 2;
+                    ptx::ldmatrix_x4(q_[step][m], smem_address_ + Traits::kSmemQ +
+                                                      QTile::offset(m * kMmaM + lane() % 16, chunk + lane() / 16));
+                } else {
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) q_[step][m][i] = 0;
+                }
+            }
+    }
+
+    /* This warp's summand of S. */
+    __device__ __forceinline__ void multiply_qk(int buffer) {
+        float acc_s[kMTiles][4] = {};
+        const uint32_t k = smem_address_ + k_slice_;
+#pragma unroll
+        for (int step = 0; step < Traits::kSteps; step += 2) {
+            if (step >= steps_) break;
+            uint32_t rK[4];
+            ptx::ldmatrix_x4(rK, k + KSlice::offset(lane() % 8, step * 2 + lane() / 8));
+#pragma unroll
+            for (int m = 0; m < kMTiles; ++m) {
+                mma<T>(acc_s[m], q_[step][m], rK[0], rK[1]);
+                if (step + 1 < Traits::kSteps) mma<T>(acc_s[m], q_[step + 1][m], rK[2], rK[3]);
+            }
+        }
+        float *s = scores(buffer);
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+            for (int half = 0; half < kLaneRows; ++half) {
+                const int row = m * kMmaM + half * 8 + lane_row(threadIdx.x);
+                ptx::st_shared_8(s + s_index(part(), row, first_key() + lane_col(threadIdx.x)), acc_s[m][half * 2],
+                                 acc_s[m][half * 2 + 1]);
+            }
     }
 
     /* The online softmax of softmax.cuh, two keys to a thread; the maximum is kept unscaled, so that its weight is 1 exactly. */
-    __device__ __forceinline__ void weigh(int key_first) {
+    __device__ __forceinline__ void weigh(const LogitRow &logits, int key_first, int buffer) {
         const int row = thread_row();
-        const LogitRow logits = logit_rows().get(row);
         const int column = threadIdx.x % Traits::kRowThreads * 2;
-        const float2 even = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(0, row, column));
-        const float2 odd = *reinterpret_cast<const float2 *>(scores_.s + WideScores::s_index(1, row, column));
+        const float *s = scores(buffer);
+        float2 product = {0.0f, 0.0f};
+#pragma unroll
+        for (int part = 0; part < Traits::kParts; ++part) {
+            const float2 summand = *reinterpret_cast<const float2 *>(s + s_index(part, row, column));
+            product.x += summand.x;
+            product.y += summand.y;
+        }
         const uint32_t seen = logits.visible<Traits::kBlockN>(params_.mask, key_first) >> column;
-        const float x0 = shape_logit(even.x + odd.x, params_.logits, logits, key_first + column, seen & 1);
-        const float x1 = shape_logit(even.y + odd.y, params_.logits, logits, key_first + column + 1, seen >> 1 & 1);
+        const float x0 = shape_logit(product.x, params_.logits, logits, key_first + column, seen & 1);
+        const float x1 = shape_logit(product.y, params_.logits, logits, key_first + column + 1, seen >> 1 & 1);
 
         const float old_max = max_;
         max_ = fmaxf(old_max, lanes_max<Traits::kRowThreads>(fmaxf(x0, x1)));
@@ -192,25 +276,23 @@ private:
         const float p0 = ptx::ex2_approx_ftz((x0 - shift) * kLog2e);
         const float p1 = ptx::ex2_approx_ftz((x1 - shift) * kLog2e);
         sum_ = fmaf(sum_, rescale, p0 + p1);
-        *reinterpret_cast<uint32_t *>(scores_.p + WideScores::p_offset(row, column / 8) + column % 8 * 2) = pack_f32<T>(p0, p1);
-        if (column == 0) row_factors()[row] = rescale;
+        *reinterpret_cast<uint32_t *>(smem_ + weights(buffer) + p_offset(row, column / 8) + column % 8 * 2) = pack_f32<T>(p0, p1);
+        if (column == 0) row_factors(buffer)[row] = rescale;
     }
 
     /* O = O * factors + P V. */
-    __device__ __forceinline__ void multiply_pv() {
-        const int lane = threadIdx.x % kWarpSize;
+    __device__ __forceinline__ void multiply_pv(int buffer) {
         uint32_t rP[kMTiles][4];
 #pragma unroll
         for (int m = 0; m < kMTiles; ++m)
-            ptx::ldmatrix_x4(rP[m], smem_address_ + Traits::kSmemP + WideScores::p_offset(m * kMmaM + lane % 16, lane / 16));
-        rescale_o();
-        const SquareReader<typename Traits::VTile> v_reader = SquareReader<typename Traits::VTile>::rows_first();
+            ptx::ldmatrix_x4(rP[m], smem_address_ + weights(buffer) + p_offset(m * kMmaM + lane() % 16, lane() / 16));
+        rescale_o(buffer);
+        const uint32_t v = smem_address_ + v_slice_;
 #pragma unroll
-        for (int square = 0; square < kSquares; ++square) {
-            const int column = square_column(square);
-            if (column >= params_.head_dim_v) break;
+        for (int square = 0; square < Traits::kSquares; ++square) {
+            if (square >= squares_) break;
             uint32_t rV[4];
-            ptx::ldmatrix_x4_trans(rV, v_reader.address(smem_address_ + Traits::kSmemV, 0, column));
+            ptx::ldmatrix_x4_trans(rV, v + VSlice::offset(lane() % 16, square * 2 + lane() / 16));
 #pragma unroll
             for (int m = 0; m < kMTiles; ++m) {
                 mma<T>(acc_o_[m][2 * square], rP[m], rV[0], rV[1]);
@@ -219,37 +301,45 @@ private:
         }
     }
 
-    __device__ __forceinline__ void rescale_o() {
+    __device__ __forceinline__ void rescale_o(int buffer) {
+        float factors[kMTiles][kLaneRows];
+        bool keeps = true;
 #pragma unroll
         for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
             for (int half = 0; half < kLaneRows; ++half) {
-                const float factor = row_factors()[m * kMmaM + half * 8 + lane_row(threadIdx.x)];
-#pragma unroll
-                for (int n = 0; n < 2 * kSquares; ++n) {
-                    acc_o_[m][n][half * 2] *= factor;
-                    acc_o_[m][n][half * 2 + 1] *= factor;
-                }
+                factors[m][half] = row_factors(buffer)[m * kMmaM + half * 8 + lane_row(threadIdx.x)];
+                keeps &= factors[m][half] == 1.0f;
             }
+        if (__all_sync(kFullWarp, keeps)) return; /* the usual case: no maximum grew */
+#pragma unroll
+        for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+            for (int half = 0; half < kLaneRows; ++half)
+#pragma unroll
+                for (int n = 0; n < 2 * Traits::kSquares; ++n) {
+                    acc_o_[m][n][half * 2] *= factors[m][half];
+                    acc_o_[m][n][half * 2 + 1] *= factors[m][half];
+                }
     }
 
-    /* Normalises O and stores it and, if asked for, the log-sum-exp. */
-    __device__ __forceinline__ void finish(const Request &request, const PrefillBlock &block, QueryRow row, int row_end) {
+    /* Normalises O, by factors in `buffer`, and stores it and, if asked for, the log-sum-exp. */
+    __device__ __forceinline__ void finish(const Request &request, const PrefillBlock &block, QueryRow row, int row_end, int buffer) {
         const float sum = lanes_sum<Traits::kRowThreads>(sum_);
         const RowEnd end(params_.logits, row.head, max_ * kLog2e, sum);
         if (threadIdx.x % Traits::kRowThreads == 0) {
-            row_factors()[thread_row()] = end.factor;
+            row_factors(buffer)[thread_row()] = end.factor;
             if (params_.lse != nullptr && block.row_first + thread_row() < row_end)
                 *lse_of(params_, request, row) = end.lse;
         }
         __syncthreads();
-        rescale_o();
+        rescale_o(buffer);
         if (kTakesF32<T> && params_.is_f32) {
             store_f32(request, block, row_end);
         } else {
             stage_o();
             __syncthreads();
-            store_staged<typename Traits::QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end);
+            store_staged<QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end);
         }
     }
 
@@ -263,7 +353,8 @@ private:
                 if (row >= row_end) continue;
                 float *gO = static_cast<float *>(params_.o) + row_index(params_.o_strides, request, QueryRow(params_, block, row));
 #pragma unroll
-                for (int n = 0; n < 2 * kSquares; ++n) {
+                for (int n = 0; n < 2 * Traits::kSquares; ++n) {
+                    if (n >= 2 * squares_) break;
                     const int column = square_column(n / 2) + n % 2 * kMmaN;
                     if (column < params_.head_dim_v)
                         *reinterpret_cast<float2 *>(gO + column + lane_col(threadIdx.x)) =
@@ -278,39 +369,51 @@ private:
 #pragma unroll
             for (int half = 0; half < kLaneRows; ++half)
 #pragma unroll
-                for (int n = 0; n < 2 * kSquares; ++n) {
+                for (int n = 0; n < 2 * Traits::kSquares; ++n) {
+                    if (n >= 2 * squares_) break;
                     const int row = m * kMmaM + half * 8 + lane_row(threadIdx.x);
                     const int chunk = square_column(n / 2) / kChunkElements + n % 2;
-                    *reinterpret_cast<uint32_t *>(smem_ + Traits::kSmemQ + Traits::QTile::offset(row, chunk) + lane_col(threadIdx.x) * 2) =
+                    *reinterpret_cast<uint32_t *>(smem_ + Traits::kSmemQ + QTile::offset(row, chunk) + lane_col(threadIdx.x) * 2) =
                         pack_f32<T>(acc_o_[m][n][half * 2], acc_o_[m][n][half * 2 + 1]);
                 }
     }
 
-    /* The first column of this warp's square. */
-    __device__ __forceinline__ static int square_column(int square) { return (square * Traits::kWarps + warp()) * 2 * kMmaN; }
+    /* Of 16 columns of O. */
+    __device__ __forceinline__ int first_square() const { return warp() * squares_; }
+    __device__ __forceinline__ int square_column(int square) const { return (first_square() + square) * 2 * kMmaN; }
 
+    __device__ __forceinline__ static int s_index(int part, int row, int key) {
+        return (part * Traits::kBlockM + row) * Traits::kBlockN + (key ^ (row >> 1 & 1) * 8);
+    }
+    __device__ __forceinline__ static int p_offset(int row, int chunk) { return row * 32 + (chunk ^ (row >> 2 & 1)) * 16; }
+
+    __device__ __forceinline__ float *scores(int buffer) const {
+        return reinterpret_cast<float *>(smem_ + Traits::kSmemS + buffer * Traits::kScoresBytes);
+    }
+    /* Where P is. */
+    __device__ __forceinline__ static int weights(int buffer) { return Traits::kSmemP + buffer * Traits::kWeightsBytes; }
     /* One f32 for each row: what O is multiplied by. */
-    __device__ __forceinline__ float *row_factors() const { return reinterpret_cast<float *>(smem_ + Traits::kSmemRows); }
-
-    /* What the options need to know of each row. */
-    __device__ __forceinline__ LogitRows<Traits::kBlockM> &logit_rows() const {
-        return *reinterpret_cast<LogitRows<Traits::kBlockM> *>(smem_ + Traits::kSmemLogitRows);
+    __device__ __forceinline__ float *row_factors(int buffer) const {
+        return reinterpret_cast<float *>(smem_ + Traits::kSmemFactors) + buffer * Traits::kBlockM;
     }
 
     const fflash_prefill_params &params_;
     char *smem_;
     uint32_t smem_address_;
-    WideScores scores_;
+    int k_slice_, v_slice_;
+    int steps_;   /* of 16 columns of head_dim in each part */
+    int squares_; /* of 16 columns of head_dim_v of each warp */
+    uint32_t q_[Traits::kSteps][kMTiles][4];
     float max_ = -INFINITY;
     float sum_ = 0.0f;
-    float acc_o_[kMTiles][2 * kSquares][4] = {};
+    float acc_o_[kMTiles][2 * Traits::kSquares][4] = {};
 };
 
 }  // namespace fflash
 
-#define FFLASH_PREFILL_WIDE(symbol, Element)                                                                         \
-    extern "C" __global__ void __launch_bounds__(fflash::WideTraits::kThreads, fflash::WideTraits::kMinBlocks)       \
-        symbol(const __grid_constant__ fflash_prefill_params params) {                                               \
-        extern __shared__ __align__(128) char smem[];                                                                \
-        fflash::WideKernel<fflash::Element>(smem, params).run();                                                     \
+#define FFLASH_PREFILL_WIDE(symbol, Element)                                               \
+    extern "C" __global__ void __launch_bounds__(fflash::WideTraits::kThreads, 1)          \
+        symbol(const __grid_constant__ fflash_prefill_params params) {                     \
+        extern __shared__ __align__(128) char smem[];                                      \
+        fflash::WideKernel<fflash::Element>(smem, params).run();                           \
     }

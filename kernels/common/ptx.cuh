@@ -98,6 +98,12 @@ __device__ __forceinline__ void st_global_4_if(bool wanted, void *global, uint32
         : "memory");
 }
 
+/* 8 bytes of shared memory, where the compiler would make two stores of 4. 9.7.9.11 st */
+__device__ __forceinline__ void st_shared_8(float *shared, float x, float y) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(uint32_t(__cvta_generic_to_shared(shared))), "f"(x), "f"(y)
+                 : "memory");
+}
+
 /* ---- Matrix fragments: 9.7.14.5 Matrix multiply-accumulate with mma ---- */
 
 /*

@@ -35,19 +35,17 @@ pub(crate) struct WideTile {
     pub(crate) shared_bytes: u32,
 }
 
-/// What a launch must know of `kernels/attention/wide.cuh`: q, k, v; two summands of the logits, probabilities, a factor
-/// and what options need to know for each row.
+/// What a launch must know of `kernels/attention/wide.cuh`: q, slices of k and v for each warp; for two tiles, four summands
+/// of the logits, probabilities and a factor for each row.
 pub(crate) const WIDE: WideTile = WideTile {
     block_m: 32,
     block_n: 16,
     warps: 8,
     max_head_dim: 576,
     max_head_dim_v: 512,
-    shared_bytes: (32 + 16) * 576 * 2
-        + 16 * 512 * 2
-        + 2 * 32 * 16 * 4
-        + 32 * 16 * 2
-        + 32 * (4 + 40),
+    shared_bytes: 32 * 576 * 2
+        + 8 * (8 * 192 + 16 * 64) * 2
+        + 2 * (4 * 32 * 16 * 4 + 32 * 16 * 2 + 32 * 4),
 };
 
 /// One row for each head dimension, in the order of the macro in traits.cuh.
@@ -148,7 +146,7 @@ mod tests {
             let line = format!("    static constexpr int {name} = {value};");
             assert!(wide.contains(&line), "{line}");
         }
-        assert!(wide.contains(&format!("rows 128 + 1280; {}.", WIDE.shared_bytes)));
+        assert!(wide.contains(&format!("of rows 256 (two tiles); {}.", WIDE.shared_bytes)));
     }
 
     #[test]
