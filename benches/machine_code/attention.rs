@@ -23,7 +23,7 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
             traffic: 1.02,
             bound: Some(bound),
             replay: Some(replay),
-            ..Bars::default()
+            ..Bars::NONE
         };
         cases.push(full(device, head_dim, bars)?);
         cases.push(window(device, head_dim, bars)?);
@@ -43,6 +43,16 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
 
 /// Queries and keys of the cases below, of one head.
 const SEQLENS: [usize; 2] = [2 * BLOCK_M, 512];
+
+/// One barrier for each tile of the keys that a block sees, and a few where the loop starts and ends and masks begin.
+fn barriers(keys: usize, head_dim: usize) -> Option<u64> {
+    let block_n = match head_dim {
+        ..=64 => 64,
+        65..=256 => 32,
+        _ => 16,
+    };
+    Some(keys.div_ceil(block_n) as u64 * 11 / 10 + 10)
+}
 
 /// What such a case needs when blocks have `block_m` queries.
 fn needed([head_dim, head_dim_v]: [usize; 2], block_m: usize) -> Needed {
@@ -111,8 +121,9 @@ fn paged(device: &Device, head_dim: usize) -> Result<Case<'static>> {
         needed: needed([head_dim; 2], BLOCK_M),
         bars: Bars {
             traffic: 1.02,
+            barriers: barriers(seqlen_k, head_dim),
             flops: Some(1.0),
-            ..Bars::default()
+            ..Bars::NONE
         },
         launch: Box::new(move |device| {
             let args = PrefillPagedArgs {
@@ -166,8 +177,9 @@ fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'st
         needed,
         bars: Bars {
             traffic,
+            barriers: barriers(seqlen_k, head_dim),
             flops: Some(1.0),
-            ..Bars::default()
+            ..Bars::NONE
         },
         launch: Box::new(move |device| {
             let mut options = PrefillOptions::default();
@@ -193,15 +205,14 @@ fn pair(device: &Device, head_dim: usize, head_dim_v: usize) -> Result<Case<'sta
         needed: needed([head_dim, head_dim_v], block_m),
         bars: Bars {
             traffic: 1.02,
+            barriers: barriers(seqlen_k, head_dim),
             // Heads of up to 256 are computed as 256.
             flops: Some(if head_dim > 256 {
                 1.0
             } else {
                 512.0 / (head_dim + head_dim_v) as f64
             }),
-            // Not free of conflicts yet.
-            conflicts: if head_dim > 256 { 4096 } else { 0 },
-            ..Bars::default()
+            ..Bars::NONE
         },
         launch: Box::new(move |device| {
             dense.launch(device, &Prefill::default(), PrefillOptions::default())
@@ -219,6 +230,7 @@ fn full(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
         flops: (4 * seqlen * seqlen * heads * head_dim) as u64,
     };
     let bars = Bars {
+        barriers: barriers(seqlen, head_dim),
         flops: Some(1.0),
         ..bars
     };
@@ -252,8 +264,9 @@ fn blocks(device: &Device, head_dim: usize) -> Result<Case<'static>> {
     };
     let bars = Bars {
         traffic: 1.02,
+        barriers: barriers(seen * BLOCK_M, head_dim),
         flops: Some(1.03),
-        ..Bars::default()
+        ..Bars::NONE
     };
     case(
         device,
@@ -280,6 +293,7 @@ fn window(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>>
         right: Some(0),
     };
     let bars = Bars {
+        barriers: barriers(window + BLOCK_M, head_dim),
         flops: Some(1.03),
         ..bars
     };

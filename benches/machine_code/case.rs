@@ -64,14 +64,14 @@ pub struct Needed {
     pub flops: u64,
 }
 
-/// What a case must reach; `None` where there is no bar. No case may spill or access local memory in its main
-/// loop.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a case must reach; `None` where there is no bar. No case may spill, access local memory in its main loop or
+/// have bank conflicts.
+#[derive(Debug, Clone, Copy)]
 pub struct Bars {
     /// Sectors moved over those needed, at most.
     pub traffic: f64,
-    /// Passes over shared memory for bank conflicts, at most.
-    pub conflicts: u64,
+    /// Barriers that each warp waits at, at most.
+    pub barriers: Option<u64>,
     /// Tensor operations executed over those needed, at most.
     pub flops: Option<f64>,
     /// Share of the tensor pipe that the loop's instructions allow, at least.
@@ -89,6 +89,20 @@ pub struct Bars {
     pub load_bytes_in_flight: Option<u64>,
 }
 
+impl Bars {
+    pub const NONE: Self = Self {
+        traffic: 0.0,
+        barriers: None,
+        flops: None,
+        bound: None,
+        replay: None,
+        instructions_per_16_bytes: None,
+        straightest_way: None,
+        executed_per_16_bytes: None,
+        load_bytes_in_flight: None,
+    };
+}
+
 type Launch<'a> = Box<dyn FnMut(&Device) -> Result<()> + 'a>;
 
 /// One launch.
@@ -103,6 +117,7 @@ pub struct Case<'a> {
 pub struct Run {
     pub kernel: String,
     pub threads: u32,
+    pub warps: u64,
     pub dynamic_shared: u32,
     pub counters: Counters,
 }
@@ -116,9 +131,12 @@ impl Case<'_> {
         let [launch] = launches.as_slice() else {
             return Err(format!("{}: {} launches, not one", self.name, launches.len()).into());
         };
+        let (blocks, threads): (u32, u32) =
+            (launch.grid.iter().product(), launch.block.iter().product());
         Ok(Run {
             kernel: launch.kernel.clone(),
-            threads: launch.block.iter().product(),
+            threads,
+            warps: u64::from(blocks) * u64::from(threads.div_ceil(32)),
             dynamic_shared: launch.dynamic_shared,
             counters: launch.counters,
         })
@@ -131,14 +149,15 @@ impl Case<'_> {
             case: &self.name,
             missed: Vec::new(),
         };
-        self.report_counters(&run.counters, &mut check);
+        self.report_counters(run, &mut check);
         for kernel in kernels {
             self.report_kernel(kernel, &mut check);
         }
         check.missed
     }
 
-    fn report_counters(&self, counters: &Counters, check: &mut Check<'_>) {
+    fn report_counters(&self, run: &Run, check: &mut Check<'_>) {
+        let counters = &run.counters;
         let sectors = counters.global_load_sectors + counters.global_store_sectors;
         let traffic = sectors as f64 * SECTOR as f64 / self.needed.bytes as f64;
         let conflicts = counters.shared_wavefronts - counters.shared_wavefronts_ideal;
@@ -154,15 +173,15 @@ impl Case<'_> {
             let bar = self.bars.executed_per_16_bytes;
             check.at_most("instructions of PTX for 16 bytes", executed, bar);
         }
-        check.at_most(
-            "bank conflicts",
-            conflicts as f64,
-            Some(self.bars.conflicts as f64),
-        );
+        check.at_most("bank conflicts", conflicts as f64, Some(0.0));
         if self.needed.flops > 0 {
             let flops = counters.mma_flops as f64 / self.needed.flops as f64;
             println!("  counted: {flops:.3} of the tensor operations that are needed");
             check.at_most("tensor operations over needed", flops, self.bars.flops);
+            let barriers = counters.barrier as f64 / run.warps as f64;
+            println!("  counted: {barriers:.1} barriers for each warp");
+            let bar = self.bars.barriers.map(|barriers| barriers as f64);
+            check.at_most("barriers for each warp", barriers, bar);
         }
     }
 

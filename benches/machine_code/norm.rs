@@ -28,14 +28,8 @@ fn straight(executed: f64) -> Bars {
 
 const BARS: Bars = Bars {
     traffic: 1.01,
-    conflicts: 0,
-    flops: None,
-    bound: None,
-    replay: None,
-    instructions_per_16_bytes: None,
-    executed_per_16_bytes: None,
-    straightest_way: None,
     load_bytes_in_flight: Some(32 * 1024),
+    ..Bars::NONE
 };
 
 /// What a form takes beside rows and a weight.

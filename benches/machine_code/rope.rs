@@ -19,14 +19,9 @@ const KV_LEN: usize = TOKENS * KV[1] * KV[2];
 
 const BARS: Bars = Bars {
     traffic: 1.01,
-    conflicts: 0,
-    flops: None,
-    bound: None,
-    replay: None,
     instructions_per_16_bytes: Some(21.0),
-    executed_per_16_bytes: None,
-    straightest_way: None,
     load_bytes_in_flight: Some(32 * 1024),
+    ..Bars::NONE
 };
 
 /// With the write to a cache; the loop has the instructions for pages of each type, of which one runs.

@@ -27,9 +27,9 @@ pub struct Counters {
     pub memory: u64,
     /// `mma` instructions.
     pub tensor: u64,
-    /// Shuffles, votes and the like.
+    /// Shuffles, votes, barriers of a warp and the like.
     pub warp: u64,
-    /// Barriers and fences.
+    /// Barriers of a block, `mbarrier` instructions and fences.
     pub barrier: u64,
     /// Branches and exits.
     pub control: u64,

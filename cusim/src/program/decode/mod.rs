@@ -239,6 +239,7 @@ impl Context<'_> {
             "redux" => (self.redux(form)?, Class::Warp),
             "elect" => (self.elect(form)?, Class::Warp),
             "activemask" => (Op::ActiveMask(self.dest_w(form.operand(0)?)?), Class::Warp),
+            "bar" if form.has("warp") => (self.barrier(form)?, Class::Warp),
             "bar" | "barrier" => (self.barrier(form)?, Class::Barrier),
             "mbarrier" => (self.mbarrier(form)?, Class::Barrier),
             "membar" | "fence" => (self.fence(form)?, Class::Barrier),
