@@ -57,6 +57,18 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             PrefillOptions::default(),
         )?;
     }
+    // Wide heads that leave steps, or squares of columns, of their warps unused.
+    for (head_dim, head_dim_v) in [(296, 264), (360, 136), (424, 384), (488, 72)] {
+        let op = Prefill {
+            mask: Mask::Causal,
+            ..Prefill::default()
+        };
+        let q = Tensor::<T, 3>::new(device, [21, 1, head_dim], 0, 1.0)?;
+        let k = Tensor::<T, 3>::new(device, [70, 1, head_dim], 0, 1.0)?;
+        let v = Tensor::<T, 3>::new(device, [70, 1, head_dim_v], 0, 1.0)?;
+        let options = PrefillOptions::default();
+        packed(device, &op, &q, &k, &v, [&[21], &[70]], options)?;
+    }
     // Tiles that all rows see, in pages.
     for head_dim in [64, 128, 256] {
         let q = Tensor::<T, 3>::new(device, [46, 4, head_dim], 8, 1.0)?;
