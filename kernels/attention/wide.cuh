@@ -104,8 +104,8 @@ public:
     __device__ __forceinline__ WideKernel(char *smem, const fflash_prefill_params &params)
         : params_(params), smem_(smem), smem_address_(__cvta_generic_to_shared(smem)),
           k_slice_(Traits::kSmemK + warp() * KSlice::kBytes), v_slice_(Traits::kSmemV + warp() * VSlice::kBytes),
-          steps_((params.head_dim + kMmaK * Traits::kParts - 1) / (kMmaK * Traits::kParts)),
-          squares_((params.head_dim_v + 2 * kMmaN * Traits::kWarps - 1) / (2 * kMmaN * Traits::kWarps)) {}
+          steps_((uint32_t(params.head_dim) + kMmaK * Traits::kParts - 1) / (kMmaK * Traits::kParts)),
+          squares_((uint32_t(params.head_dim_v) + 2 * kMmaN * Traits::kWarps - 1) / (2 * kMmaN * Traits::kWarps)) {}
 
     __device__ __forceinline__ void run() {
         const PrefillBlock block = PrefillBlock::of<Traits::kBlockM>(params_);
@@ -202,7 +202,7 @@ private:
             const int64_t index = place.index(strides, block.kv_head) + first * kChunkElements;
 #pragma unroll
             for (int begin = 0; begin < Slice::kChunks; begin += Traits::kCopyThreads) {
-                if (begin >= chunks) break;
+                if (begin > 0 && begin >= chunks) break;
                 const int chunk = begin + lane() % Traits::kCopyThreads;
                 copy_chunk<T>(smem_ + slice + Slice::offset(row, chunk), tensor, index + chunk * kChunkElements,
                               place.exists && chunk < limit, params_.is_f32);
@@ -216,7 +216,7 @@ private:
         for (int step = 0; step < Traits::kSteps; ++step)
 #pragma unroll
             for (int m = 0; m < kMTiles; ++m) {
-                if (step < steps_) {
+                if (step == 0 || step < steps_) {
                     const int chunk = (first_step() + step) * 2;
                     ptx::ldmatrix_x4(q_[step][m], smem_address_ + Traits::kSmemQ +
                                                       QTile::offset(m * kMmaM + lane() % 16, chunk + lane() / 16));
@@ -233,7 +233,7 @@ private:
         const uint32_t k = smem_address_ + k_slice_;
 #pragma unroll
         for (int step = 0; step < Traits::kSteps; step += 2) {
-            if (step >= steps_) break;
+            if (step > 0 && step >= steps_) break;
             uint32_t rK[4];
             ptx::ldmatrix_x4(rK, k + KSlice::offset(lane() % 8, step * 2 + lane() / 8));
 #pragma unroll
@@ -290,7 +290,7 @@ private:
         const uint32_t v = smem_address_ + v_slice_;
 #pragma unroll
         for (int square = 0; square < Traits::kSquares; ++square) {
-            if (square >= squares_) break;
+            if (square > 0 && square >= squares_) break;
             uint32_t rV[4];
             ptx::ldmatrix_x4_trans(rV, v + VSlice::offset(lane() % 16, square * 2 + lane() / 16));
 #pragma unroll
@@ -354,7 +354,7 @@ private:
                 float *gO = static_cast<float *>(params_.o) + row_index(params_.o_strides, request, QueryRow(params_, block, row));
 #pragma unroll
                 for (int n = 0; n < 2 * Traits::kSquares; ++n) {
-                    if (n >= 2 * squares_) break;
+                    if (n > 1 && n >= 2 * squares_) break;
                     const int column = square_column(n / 2) + n % 2 * kMmaN;
                     if (column < params_.head_dim_v)
                         *reinterpret_cast<float2 *>(gO + column + lane_col(threadIdx.x)) =
@@ -370,7 +370,7 @@ private:
             for (int half = 0; half < kLaneRows; ++half)
 #pragma unroll
                 for (int n = 0; n < 2 * Traits::kSquares; ++n) {
-                    if (n >= 2 * squares_) break;
+                    if (n > 1 && n >= 2 * squares_) break;
                     const int row = m * kMmaM + half * 8 + lane_row(threadIdx.x);
                     const int chunk = square_column(n / 2) / kChunkElements + n % 2;
                     *reinterpret_cast<uint32_t *>(smem_ + Traits::kSmemQ + QTile::offset(row, chunk) + lane_col(threadIdx.x) * 2) =
@@ -401,8 +401,8 @@ private:
     char *smem_;
     uint32_t smem_address_;
     int k_slice_, v_slice_;
-    int steps_;   /* of 16 columns of head_dim in each part */
-    int squares_; /* of 16 columns of head_dim_v of each warp */
+    int steps_;   /* of 16 columns of head_dim in each part; at least one */
+    int squares_; /* of 16 columns of head_dim_v of each warp; at least one */
     uint32_t q_[Traits::kSteps][kMTiles][4];
     float max_ = -INFINITY;
     float sum_ = 0.0f;

@@ -143,6 +143,9 @@ fn prefill_cases<T: Float>(device: &Device) -> Result<()> {
         let (left, right) = (Some(left), Some(right));
         masked(Mask::Window { left, right })
     };
+    // Wide heads, of a batch; without keys.
+    prefill::<T>(device, &full, Shape(2, 33, 40, 1, 2), 512, 8, true, 1.0)?;
+    prefill::<T>(device, &full, Shape(1, 32, 0, 1, 1), 512, 0, true, 1.0)?;
     for head_dim in [64, 128, 256] {
         let run = |op: Prefill, shape, gap, lse| {
             prefill::<T>(device, &op, shape, head_dim, gap, lse, 1.0)

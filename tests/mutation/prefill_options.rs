@@ -44,9 +44,9 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     }
     // Rows that end in each pass of the copies, and every head dimension of a square.
     for (rows, head_dim_v) in [(15, 8), (16, 120), (17, 264), (33, 504)] {
-        let q = Tensor::<T, 3>::new(device, [rows, 3, 24], 0, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [19, 1, 24], 0, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [19, 1, head_dim_v], 0, 1.0)?;
+        let q = Tensor::<T, 3>::new(device, [rows, 3, 24], 8, 1.0)?;
+        let k = Tensor::<T, 3>::new(device, [19, 1, 24], 8, 1.0)?;
+        let v = Tensor::<T, 3>::new(device, [19, 1, head_dim_v], 8, 1.0)?;
         packed(
             device,
             &Prefill::default(),
@@ -63,11 +63,27 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             mask: Mask::Causal,
             ..Prefill::default()
         };
-        let q = Tensor::<T, 3>::new(device, [21, 1, head_dim], 0, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [70, 1, head_dim], 0, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [70, 1, head_dim_v], 0, 1.0)?;
+        let q = Tensor::<T, 3>::new(device, [21, 1, head_dim], 8, 1.0)?;
+        let k = Tensor::<T, 3>::new(device, [70, 1, head_dim], 8, 1.0)?;
+        let v = Tensor::<T, 3>::new(device, [70, 1, head_dim_v], 8, 1.0)?;
         let options = PrefillOptions::default();
         packed(device, &op, &q, &k, &v, [&[21], &[70]], options)?;
+    }
+    // A request without queries, of heads in the same rows.
+    for (head_dim, head_dim_v) in [(40, 64), (72, 128), (248, 256), (576, 512)] {
+        let op = Prefill {
+            mask: Mask::Causal,
+            ..Prefill::default()
+        };
+        let q = Tensor::<T, 3>::new(device, [33, 3, head_dim], 0, 1.0)?;
+        let k = Tensor::<T, 3>::new(device, [60, 1, head_dim], 0, 1.0)?;
+        let v = Tensor::<T, 3>::new(device, [60, 1, head_dim_v], 0, 1.0)?;
+        let slopes = Tensor::<f32, 2>::new(device, [1, 3], 0, 0.2)?;
+        let options = PrefillOptions {
+            alibi_slopes: Some(slopes.view()?),
+            ..PrefillOptions::default()
+        };
+        packed(device, &op, &q, &k, &v, [&[0, 33], &[20, 40]], options)?;
     }
     // Tiles that all rows see, in pages.
     for head_dim in [64, 128, 256] {
@@ -321,8 +337,8 @@ fn options_case<T: Float>(
     head_dim: usize,
     head_dim_v: usize,
 ) -> Result<()> {
-    const Q_LENS: [usize; 2] = [37, 9];
-    const K_LENS: [usize; 2] = [21, 100];
+    const Q_LENS: [usize; 2] = [9, 37];
+    const K_LENS: [usize; 2] = [100, 21];
     let stream = &device.stream;
     let size = |n: u32| n.try_into().expect("not 0");
     let q = Tensor::<T, 3>::new(device, [46, 4, head_dim], 8, 1.0)?;
@@ -335,19 +351,23 @@ fn options_case<T: Float>(
         Tensor::<bf16, 4>::new(device, [1, 4, 46, 104], 0, 1.0)?,
         Tensor::<f32, 4>::new(device, [1, 4, 46, 104], 1, 1.0)?,
     );
-    let prefixes = stream.clone_htod(&[5, 70])?;
+    let prefixes = stream.clone_htod(&[70, 5])?;
     let mut random = StdRng::seed_from_u64(turn as u64);
     let bits: Vec<u8> = (0..46 * 13).map(|_| random.random()).collect();
     let bits = stream.clone_htod(&bits)?;
+    // As many as there must be, and nothing behind the last word.
     let shape = BlockShape {
         block_q: size(5),
         block_k: size(5),
-        query_blocks: 10,
-        key_blocks: 40,
+        query_blocks: 8,
+        key_blocks: 20,
     };
     let (mut offsets, mut listed) = (vec![0], Vec::new());
-    for _ in 0..2 * 2 * shape.query_blocks {
-        listed.extend((0..shape.key_blocks).filter(|_| random.random_bool(0.4)));
+    let rows = 2 * 2 * shape.query_blocks;
+    for row in 0..rows {
+        // The last rows list nothing behind their first tile.
+        let key_blocks = if row + 2 < rows { shape.key_blocks } else { 2 };
+        listed.extend((0..key_blocks).filter(|_| random.random_bool(0.4)));
         offsets.push(listed.len());
     }
     let blocks = BlockMask::new(stream, shape, 2, 2, &offsets, &listed)?;
