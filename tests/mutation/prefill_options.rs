@@ -78,7 +78,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         let q = Tensor::<T, 3>::new(device, [33, 3, head_dim], 0, 1.0)?;
         let k = Tensor::<T, 3>::new(device, [60, 1, head_dim], 0, 1.0)?;
         let v = Tensor::<T, 3>::new(device, [60, 1, head_dim_v], 0, 1.0)?;
-        let slopes = Tensor::<f32, 2>::new(device, [1, 3], 0, 0.2)?;
+        let slopes = Tensor::<f32, 2>::new(device, [2, 3], 0, 0.2)?;
         let options = PrefillOptions {
             alibi_slopes: Some(slopes.view()?),
             ..PrefillOptions::default()
@@ -97,6 +97,9 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         unseen_keys::<T>(device, [head_dim; 2], 128, true)?;
     }
     unseen_keys::<T>(device, [576, 512], 32, false)?;
+    for (head_dim, rows) in [(64, 128), (128, 128), (256, 128), (512, 32)] {
+        sparse_blocks::<T>(device, head_dim, rows)?;
+    }
     // Infinite logits beside sinks.
     for (head_dim, head_dim_v) in [(24, 40), (24, 120), (24, 264)] {
         with_sinks::<T>(
@@ -241,6 +244,53 @@ fn unseen_keys<T: Float>(
     run(longer, 1, 2 * rows, rows / 2 * 3, 0..0)
 }
 
+/// Lists of few blocks of keys for each block of `rows` queries: whole tiles that no row sees, also at the start and at the end, or that
+/// every row sees; more blocks than a word of the list has bits, and nothing behind the last list.
+fn sparse_blocks<T: Float>(device: &Device, head_dim: usize, rows: usize) -> Result<()> {
+    let lists: [&[usize]; 6] = [
+        &[0, 1, 39],
+        &[35],
+        &[],
+        &[2, 3, 4, 5, 6, 7, 36, 37, 38, 39],
+        &[8, 9, 10, 11, 12, 33],
+        &[0],
+    ];
+    let size = |n: usize| (n as u32).try_into().expect("not 0");
+    let shape = BlockShape {
+        block_q: size(rows),
+        block_k: size(16),
+        query_blocks: 3,
+        key_blocks: 40,
+    };
+    let (mut offsets, mut listed) = (vec![0], Vec::new());
+    for list in lists.into_iter().chain(lists) {
+        listed.extend_from_slice(list);
+        offsets.push(listed.len());
+    }
+    let blocks = BlockMask::new(&device.stream, shape, 2, 2, &offsets, &listed)?;
+    let lens: [&[usize]; 2] = [&[rows + 7, 2 * rows + 5], &[640, 627]];
+    let q = Tensor::<T, 3>::new(device, [3 * rows + 12, 2, head_dim], 0, 1.0)?;
+    let k = Tensor::<T, 3>::new(device, [1267, 2, head_dim], 0, 1.0)?;
+    let v = Tensor::<T, 3>::new(device, [1267, 2, head_dim], 0, 1.0)?;
+    let window = Mask::Window {
+        left: Some(500),
+        right: None,
+    };
+    for (mask, sink_tokens) in [(Mask::Full, 0), (window, 20)] {
+        let op = Prefill {
+            mask,
+            sink_tokens,
+            ..Prefill::default()
+        };
+        let options = PrefillOptions {
+            block_mask: Some(&blocks),
+            ..PrefillOptions::default()
+        };
+        packed(device, &op, &q, &k, &v, lens, options)?;
+    }
+    Ok(())
+}
+
 /// Logits near each other and far from 0, for rows of each kind: references that rest in shared memory, and sums of rounded
 /// weights, whose rounding shows in few elements of o. With `alternates` every other row has logits of -inf alone: no
 /// reference at all.
@@ -360,7 +410,7 @@ fn options_case<T: Float>(
         block_q: size(5),
         block_k: size(5),
         query_blocks: 8,
-        key_blocks: 20,
+        key_blocks: 21,
     };
     let (mut offsets, mut listed) = (vec![0], Vec::new());
     let rows = 2 * 2 * shape.query_blocks;
