@@ -29,6 +29,7 @@ pub fn record(device: &Device) -> Result<()> {
     narrow_groups(device)?;
     tails(device)?;
     ends(device)?;
+    means(device)?;
     heads(device)?;
     backward(device)
 }
@@ -153,15 +154,28 @@ fn every<X: Float, Y: Float, O: Element>(
     device: &Device,
     op: &Norm,
     with: With,
-    [rows, width]: [usize; 2],
+    shape: [usize; 2],
     gap: usize,
     deviation: f64,
 ) -> Result<()> {
-    let shape = [rows, width];
+    let x = Tensor::<X, 2>::new(device, shape, gap, deviation)?;
+    every_of::<X, Y, O>(device, op, with, x, gap, deviation)
+}
+
+/// The same of this x.
+fn every_of<X: Float, Y: Float, O: Element>(
+    device: &Device,
+    op: &Norm,
+    with: With,
+    x: Tensor<X, 2>,
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    let shape = x.layout.shape();
+    let [rows, width] = shape;
     // Operands that are not given are empty.
     let rows_if = |given: bool| if given { shape } else { [0, width] };
     let width_if = |given: bool| [if given { width } else { 0 }];
-    let x = Tensor::<X, 2>::new(device, shape, gap, deviation)?;
     let mut out = Tensor::<O, 2>::new(device, shape, gap, 55.0)?;
     let gate = Tensor::<Y, 2>::new(device, rows_if(with.gate), gap, 2.0)?;
     let residual = Tensor::<X, 2>::new(device, rows_if(with.residual), 2 * gap, deviation)?;
@@ -343,7 +357,9 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
             };
             for (op, deviation) in [(rms, 1.0), (layer, 1.0), (layer, 3e37)] {
                 let shape = [1, 8 * chunks];
-                every::<T, T, T>(device, &op, NOTHING, shape, 0, deviation)?;
+                let mut x = Tensor::<T, 2>::new(device, shape, 0, deviation)?;
+                x.set(device, |[_, at]| (at >= column).then_some(8.0 * deviation))?;
+                every_of::<T, T, T>(device, &op, NOTHING, x, 0, deviation)?;
             }
         }
     }
@@ -466,24 +482,30 @@ fn tails(device: &Device) -> Result<()> {
         every::<bf16, bf16, bf16>(device, &op, with, [1, 8 * chunks], 0, deviation)?;
         every::<f32, bf16, f32>(device, &op, with, [1, 4 * chunks], 0, deviation)?;
     }
-    // A scale for the row, of each option.
-    for (op, with) in [
-        (llama, WEIGHT),
-        (layer, biased),
-        (rms, full),
-        (rms, NOTHING),
+    // A scale for the row, of each option: the largest element is in the tail, at each place of a chunk.
+    let weighted = With {
+        bias: true,
+        ..WEIGHT
+    };
+    for (op, with, rows, chunks) in [
+        (llama, WEIGHT, 1, near),
+        (layer, biased, 1, far),
+        (rms, full, 1, near),
+        (rms, NOTHING, 1, near),
+        (rms, weighted, 8, near),
+        (Norm::from(RMS), weighted, 8, near),
     ] {
         let op = scaled(Scale::PerRow, op);
-        every::<f16, f16, F8E5M2>(device, &op, with, [1, 8 * near], 0, 1.0)?;
-        every::<bf16, bf16, i8>(device, &op, with, [1, 8 * near], 0, 1.0)?;
-        every::<f32, bf16, F8E4M3>(device, &op, with, [1, 4 * near], 0, 1.0)?;
+        peaks::<f16, f16, F8E5M2>(device, &op, with, [rows, 8 * chunks])?;
+        peaks::<bf16, bf16, i8>(device, &op, with, [rows, 8 * chunks])?;
+        peaks::<f32, bf16, F8E4M3>(device, &op, with, [rows, 4 * chunks])?;
     }
     let op = scaled(Scale::PerGroup(64), rms);
     every::<f16, f16, F8E4M3>(device, &op, NOTHING, [1, 8 * (2048 + 40)], 0, 1.0)?;
     every::<bf16, bf16, i8>(device, &op, NOTHING, [1, 8 * (2048 + 40)], 0, 1.0)?;
     every::<bf16, f32, f16>(device, &rms, post, [1, 4 * near], 0, 1.0)?;
     every::<f16, f32, f32>(device, &layer, full, [1, 4 * far], 0, 1.0)?;
-    for (scale, columns) in [(Scale::PerRow, 18_944), (Scale::PerGroup(128), 103_168)] {
+    for (scale, columns) in [(Scale::PerRow, 8 * near), (Scale::PerGroup(128), 103_168)] {
         every::<f16, f16, i8>(device, &scaled(scale, layer), WEIGHT, [1, columns], 0, 1.0)?;
         every::<bf16, bf16, F8E4M3>(device, &scaled(scale, rms), WEIGHT, [1, columns], 0, 1.0)?;
         let shape = [1, columns / 2];
@@ -494,6 +516,21 @@ fn tails(device: &Device) -> Result<()> {
     every::<bf16, f32, f16>(device, &rms, post, [1, 2048 + 41_600 + 501], 0, 1.0)?;
     every::<f16, f32, f32>(device, &part, full, [1, 2048 + 41_600 + 503], 0, 1.0)?;
     Ok(())
+}
+
+/// Rows that have one large element, one further on than that of the row before.
+fn peaks<X: Float, Y: Float, Q: Quantized>(
+    device: &Device,
+    op: &Norm,
+    with: With,
+    shape: [usize; 2],
+) -> Result<()> {
+    let mut x = Tensor::<X, 2>::new(device, shape, 0, 1.0)?;
+    let first = shape[1] - 16;
+    x.set(device, |[row, column]| {
+        (column == first + row).then_some(1000.0)
+    })?;
+    every_of::<X, Y, Q>(device, op, with, x, 0, 1.0)
 }
 
 /// Squares and sums that are too large, or too small, and what is not finite.
@@ -530,6 +567,49 @@ fn ends(device: &Device) -> Result<()> {
     every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
     every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
     every::<f32, f32, bf16>(device, &rms, NOTHING, [2051, 4 * 65], 0, 1.0)
+}
+
+/// LayerNorms of rows whose mean is much larger than their deviation: errors of it show.
+fn means(device: &Device) -> Result<()> {
+    for (mean, deviation) in [(1000.0, 8.0), (2e38, 4e36)] {
+        // Rows inside a warp, of several warps, and with a tail.
+        for chunks in [40, 300, 2048 + 300] {
+            if mean < 6e4 {
+                around::<f16, f16, f16>(device, [1, 8 * chunks], mean, deviation)?;
+            }
+            around::<bf16, bf16, bf16>(device, [1, 8 * chunks], mean, deviation)?;
+            around::<f32, bf16, f32>(device, [1, 4 * chunks], mean, deviation)?;
+            around::<f32, f32, f32>(device, [1, chunks + 1], mean, deviation)?;
+        }
+    }
+    Ok(())
+}
+
+fn around<X: Float, Y: Float, Z: Float>(
+    device: &Device,
+    shape: [usize; 2],
+    mean: f64,
+    deviation: f64,
+) -> Result<()> {
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..Norm::from(RMS)
+    };
+    // All alike but one, near the end.
+    let rows = || -> Result<Tensor<X, 2>> {
+        let mut x = Tensor::new(device, shape, 0, 1.0)?;
+        x.set(device, |[_, column]| {
+            let is_other = column + 3 == shape[1];
+            Some(if is_other { mean + deviation } else { mean })
+        })?;
+        Ok(x)
+    };
+    every_of::<X, Y, Z>(device, &layer, WEIGHT, rows()?, 0, deviation)?;
+    let to_bytes = Norm {
+        scale: Some(Scale::PerRow),
+        ..layer
+    };
+    every_of::<X, Y, i8>(device, &to_bytes, WEIGHT, rows()?, 0, deviation)
 }
 
 /// Heads of two tensors.
