@@ -19,6 +19,7 @@ pub fn record(device: &Device) -> Result<()> {
     // Chunks of 4, and single elements.
     options::<f32, f16>(device, &[36, 516])?;
     options::<bf16, f32>(device, &[36, 516])?;
+    options::<f16, bf16>(device, &[36])?;
     options::<f32, bf16>(device, &[133])?;
     options::<f16, f32>(device, &[133])?;
     ends_of_columns::<f16>(device)?;
@@ -26,6 +27,9 @@ pub fn record(device: &Device) -> Result<()> {
     quantised::<f16>(device, [64, 512, 1152])?;
     quantised::<bf16>(device, [64, 512, 1152])?;
     quantised::<f32>(device, [64, 256, 1152])?;
+    side_by_side::<f16, f16>(device, 8)?;
+    side_by_side::<bf16, bf16>(device, 8)?;
+    side_by_side::<f32, bf16>(device, 4)?;
     narrow_groups(device)?;
     tails(device)?;
     ends(device)?;
@@ -326,6 +330,27 @@ fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> 
                 ..WEIGHT
             };
             every::<X, Y, X>(device, &layer, with, [5, width], unit, 1.0)?;
+            // Operands of the width of a row, loaded before others tell that a chunk is missing.
+            let post = With {
+                residual: true,
+                post: Some(true),
+                ..WEIGHT
+            };
+            let biased = With {
+                bias: true,
+                ..NOTHING
+            };
+            let layer_one_plus = Norm {
+                weight: WeightForm::OnePlus,
+                ..layer
+            };
+            let weighted = With {
+                bias: true,
+                ..WEIGHT
+            };
+            for (op, with) in [(rms, post), (layer, biased), (layer_one_plus, weighted)] {
+                every::<X, Y, X>(device, &op, with, [2, width], unit, 1.0)?;
+            }
         }
     }
     Ok(())
@@ -336,12 +361,16 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
     for chunks in [7, 5, 3, 2] {
         let width = 8 * chunks;
         for columns in (1..width).filter(|columns| columns / 8 % 2 == 0) {
-            let op = Norm {
-                statistics: Statistics::Deviation,
-                columns: Some(columns),
-                ..Norm::from(RMS)
-            };
-            every::<T, T, T>(device, &op, NOTHING, [1, width], 0, 1.0)?;
+            for statistics in [Statistics::RootMeanSquare, Statistics::Deviation] {
+                let op = Norm {
+                    statistics,
+                    columns: Some(columns),
+                    ..Norm::from(RMS)
+                };
+                let mut x = Tensor::<T, 2>::new(device, [1, width], 0, 1.0)?;
+                x.set(device, |[_, at]| (at >= columns).then_some(8.0))?;
+                every_of::<T, T, T>(device, &op, NOTHING, x, 0, 1.0)?;
+            }
         }
     }
     // At every element of a chunk in each slot of a warp, and in the tail; of sums that must be scaled too.
@@ -374,6 +403,36 @@ fn quantised<T: Float>(device: &Device, widths: [usize; 3]) -> Result<()> {
         if width % 128 == 0 {
             to_all::<T>(device, Scale::PerGroup(128), [2, width])?;
         }
+    }
+    Ok(())
+}
+
+/// Rows of each number of threads that lie side by side in a warp, and groups of fewer threads than they have chunks.
+fn side_by_side<X: Float, Y: Float>(device: &Device, chunk: usize) -> Result<()> {
+    for chunks in [1, 8, 16, 32, 40] {
+        let shape = [5, chunk * chunks];
+        for mean in [1000.0, 2e38] {
+            if mean < 6e4 || size_of::<X>() == 4 || X::DTYPE == bf16::DTYPE {
+                around::<X, Y, X>(device, shape, mean, mean / 64.0)?;
+            }
+        }
+        let op = Norm {
+            scale: Some(Scale::PerRow),
+            ..Norm::from(RMS)
+        };
+        peaks::<X, Y, i8>(device, &op, NOTHING, shape)?;
+        let part = Norm {
+            columns: Some(shape[1] - 1),
+            ..Norm::from(RMS)
+        };
+        every::<X, Y, X>(device, &part, NOTHING, shape, 0, 1.0)?;
+    }
+    for (width, group) in [(128, 64), (256, 64), (256, 128)] {
+        let op = Norm {
+            scale: Some(Scale::PerGroup(group)),
+            ..Norm::from(RMS)
+        };
+        every::<X, Y, i8>(device, &op, WEIGHT, [5, width], 0, 1.0)?;
     }
     Ok(())
 }
@@ -526,7 +585,7 @@ fn peaks<X: Float, Y: Float, Q: Quantized>(
     shape: [usize; 2],
 ) -> Result<()> {
     let mut x = Tensor::<X, 2>::new(device, shape, 0, 1.0)?;
-    let first = shape[1] - 16;
+    let first = shape[1].saturating_sub(16);
     x.set(device, |[row, column]| {
         (column == first + row).then_some(1000.0)
     })?;
@@ -544,14 +603,15 @@ fn ends(device: &Device) -> Result<()> {
         ..rms
     };
     for op in [rms, layer] {
-        for deviation in [1e25, 1e-25, 3e37, f64::INFINITY] {
+        // The last makes some elements infinite, of f16 too.
+        for (deviation, of_half) in [(1e25, 1e25), (1e-25, 1e-25), (3e37, 3e37), (3e38, 5e4)] {
             for width in [40, 1000] {
                 every::<bf16, bf16, bf16>(device, &op, WEIGHT, [1, width], 0, deviation)?;
                 every::<f32, f32, f32>(device, &op, NOTHING, [1, width], 0, deviation)?;
             }
             every::<f32, f32, f32>(device, &op, WEIGHT, [3, 2048 + 77], 0, deviation)?;
-            every::<f16, f16, f16>(device, &op, NOTHING, [3, 1000], 0, deviation)?;
-            every::<f16, f16, f16>(device, &op, NOTHING, [3, 40], 0, deviation)?;
+            every::<f16, f16, f16>(device, &op, NOTHING, [3, 1000], 0, of_half)?;
+            every::<f16, f16, f16>(device, &op, NOTHING, [3, 40], 0, of_half)?;
         }
     }
     for op in [rms, layer] {
@@ -571,6 +631,10 @@ fn ends(device: &Device) -> Result<()> {
 
 /// LayerNorms of rows whose mean is much larger than their deviation: errors of it show.
 fn means(device: &Device) -> Result<()> {
+    // Such that the last bit of what is left of a mean shows.
+    for width in [160, 1200, 8192 + 1200, 301] {
+        around::<f32, f32, f32>(device, [1, width], 1e6, 1.0)?;
+    }
     for (mean, deviation) in [(1000.0, 8.0), (2e38, 4e36)] {
         // Rows inside a warp, of several warps, and with a tail.
         for chunks in [40, 300, 2048 + 300] {
