@@ -427,7 +427,7 @@ fn side_by_side<X: Float, Y: Float>(device: &Device, chunk: usize) -> Result<()>
         };
         every::<X, Y, X>(device, &part, NOTHING, shape, 0, 1.0)?;
     }
-    for (width, group) in [(128, 64), (256, 64), (256, 128)] {
+    for (width, group) in [(128, 64), (192, 64), (256, 64), (256, 128), (320, 64)] {
         let op = Norm {
             scale: Some(Scale::PerGroup(group)),
             ..Norm::from(RMS)
