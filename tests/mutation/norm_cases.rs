@@ -19,11 +19,12 @@ pub fn record(device: &Device) -> Result<()> {
     // Chunks of 4, and single elements.
     options::<f32, f16>(device, &[36, 516])?;
     options::<bf16, f32>(device, &[36, 516])?;
-    options::<f16, bf16>(device, &[36])?;
+    options::<f16, bf16>(device, &[36, 516])?;
     options::<f32, bf16>(device, &[133])?;
     options::<f16, f32>(device, &[133])?;
     ends_of_columns::<f16>(device)?;
     ends_of_columns::<bf16>(device)?;
+    ends_of_columns::<f32>(device)?;
     quantised::<f16>(device, [64, 512, 1152])?;
     quantised::<bf16>(device, [64, 512, 1152])?;
     quantised::<f32>(device, [64, 256, 1152])?;
@@ -358,9 +359,12 @@ fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> 
 
 /// Norms of the first columns that end at every element of every chunk of a thread: two threads have a row.
 fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
     for chunks in [7, 5, 3, 2] {
-        let width = 8 * chunks;
-        for columns in (1..width).filter(|columns| columns / 8 % 2 == 0) {
+        let width = chunk * chunks;
+        // Those of the first thread; the first element of a row is never behind the last column.
+        let of_first = |columns: &usize| columns / chunk % 2 == 0 || *columns == chunk;
+        for columns in (1..width).filter(of_first) {
             for statistics in [Statistics::RootMeanSquare, Statistics::Deviation] {
                 let op = Norm {
                     statistics,
@@ -375,7 +379,9 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
     }
     // At every element of a chunk in each slot of a warp, and in the tail; of sums that must be scaled too.
     for (chunks, slots, end) in [(127, 4, 5), (2048 + 40, 1, 2048 + 5)] {
-        for column in (0..slots).flat_map(|slot| (0..8).map(move |i| 8 * (32 * slot + end) + i)) {
+        for column in
+            (0..slots).flat_map(|slot| (0..chunk).map(move |i| chunk * (32 * slot + end) + i))
+        {
             let rms = Norm {
                 columns: Some(column),
                 ..Norm::from(RMS)
@@ -385,7 +391,7 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
                 ..rms
             };
             for (op, deviation) in [(rms, 1.0), (layer, 1.0), (layer, 3e37)] {
-                let shape = [1, 8 * chunks];
+                let shape = [1, chunk * chunks];
                 let mut x = Tensor::<T, 2>::new(device, shape, 0, deviation)?;
                 x.set(device, |[_, at]| (at >= column).then_some(8.0 * deviation))?;
                 every_of::<T, T, T>(device, &op, NOTHING, x, 0, deviation)?;
@@ -434,6 +440,13 @@ fn side_by_side<X: Float, Y: Float>(device: &Device, chunk: usize) -> Result<()>
         };
         every::<X, Y, i8>(device, &op, WEIGHT, [5, width], 0, 1.0)?;
     }
+    // Half a warp that has a chunk, none of whose threads has more.
+    let op = Norm {
+        scale: Some(Scale::PerGroup(64)),
+        ..Norm::from(RMS)
+    };
+    every::<X, Y, i8>(device, &op, WEIGHT, [2, 1088], 0, 1.0)?;
+    every::<X, Y, F8E4M3>(device, &op, WEIGHT, [2, 1088], 0, 1.0)?;
     Ok(())
 }
 
@@ -508,6 +521,8 @@ fn tails(device: &Device) -> Result<()> {
         every::<f16, f16, f16>(device, &op, with, [1, 8 * chunks], 0, 1.0)?;
         every::<bf16, bf16, bf16>(device, &op, with, [1, 8 * chunks], 0, 1.0)?;
         every::<f32, bf16, f32>(device, &op, with, [1, 4 * chunks], 0, 1.0)?;
+        every::<f16, bf16, f16>(device, &op, with, [1, 4 * chunks], 0, 1.0)?;
+        every::<bf16, f16, bf16>(device, &op, with, [1, 4 * chunks], 0, 1.0)?;
     }
     let llama = Norm {
         rounding: Rounding::Llama,
@@ -540,6 +555,9 @@ fn tails(device: &Device) -> Result<()> {
         )?;
         every::<bf16, bf16, bf16>(device, &op, with, [1, 8 * chunks], 0, deviation)?;
         every::<f32, bf16, f32>(device, &op, with, [1, 4 * chunks], 0, deviation)?;
+        every::<bf16, f32, bf16>(device, &op, with, [1, 4 * chunks], 0, deviation)?;
+        let of_half = f64::min(deviation, 1.0);
+        every::<f16, bf16, f16>(device, &op, with, [1, 4 * chunks], 0, of_half)?;
     }
     // A scale for the row, of each option: the largest element is in the tail, at each place of a chunk.
     let weighted = With {
@@ -558,10 +576,13 @@ fn tails(device: &Device) -> Result<()> {
         peaks::<f16, f16, F8E5M2>(device, &op, with, [rows, 8 * chunks])?;
         peaks::<bf16, bf16, i8>(device, &op, with, [rows, 8 * chunks])?;
         peaks::<f32, bf16, F8E4M3>(device, &op, with, [rows, 4 * chunks])?;
+        peaks::<f16, f32, F8E5M2>(device, &op, with, [1, 4 * chunks])?;
+        peaks::<bf16, f16, i8>(device, &op, with, [1, 4 * chunks])?;
     }
     let op = scaled(Scale::PerGroup(64), rms);
     every::<f16, f16, F8E4M3>(device, &op, NOTHING, [1, 8 * (2048 + 40)], 0, 1.0)?;
     every::<bf16, bf16, i8>(device, &op, NOTHING, [1, 8 * (2048 + 40)], 0, 1.0)?;
+    every::<f32, f32, F8E5M2>(device, &op, NOTHING, [1, 4 * (2048 + 48)], 0, 1.0)?;
     every::<bf16, f32, f16>(device, &rms, post, [1, 4 * near], 0, 1.0)?;
     every::<f16, f32, f32>(device, &layer, full, [1, 4 * far], 0, 1.0)?;
     for (scale, columns) in [(Scale::PerRow, 8 * near), (Scale::PerGroup(128), 103_168)] {
@@ -618,6 +639,9 @@ fn ends(device: &Device) -> Result<()> {
         every::<bf16, bf16, bf16>(device, &op, WEIGHT, [1, 2048 * 8 + 800], 0, 1e25)?;
         every::<f32, f32, f32>(device, &op, WEIGHT, [1, 2048 * 4 + 800], 0, 1e-25)?;
     }
+    zeros::<f16>(device)?;
+    zeros::<bf16>(device)?;
+    zeros::<f32>(device)?;
     // So many rows that a block has several, and the last block not all.
     every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
     every::<f32, f32, f32>(device, &rms, NOTHING, [2051, 4 * 33], 0, 1.0)?;
@@ -627,6 +651,31 @@ fn ends(device: &Device) -> Result<()> {
     every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
     every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
     every::<f32, f32, bf16>(device, &rms, NOTHING, [2051, 4 * 65], 0, 1.0)
+}
+
+/// Rows whose mean square is 0 though not all of their elements are: infinities.
+fn zeros<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    for chunks in [5, 2048 + 40] {
+        let shape = [1, chunk * chunks];
+        let rows = || -> Result<Tensor<T, 2>> {
+            let mut x = Tensor::new(device, shape, 0, 1.0)?;
+            x.set(device, |[_, column]| (column < 3).then_some(0.0))?;
+            Ok(x)
+        };
+        let op = Norm {
+            eps: 0.0,
+            columns: Some(3),
+            ..Norm::default()
+        };
+        every_of::<T, T, T>(device, &op, NOTHING, rows()?, 0, 1.0)?;
+        let to_bytes = Norm {
+            scale: Some(Scale::PerRow),
+            ..op
+        };
+        every_of::<T, T, i8>(device, &to_bytes, NOTHING, rows()?, 0, 1.0)?;
+    }
+    Ok(())
 }
 
 /// LayerNorms of rows whose mean is much larger than their deviation: errors of it show.
