@@ -681,8 +681,8 @@ fn zeros<T: Float>(device: &Device) -> Result<()> {
 /// LayerNorms of rows whose mean is much larger than their deviation: errors of it show.
 fn means(device: &Device) -> Result<()> {
     // Such that the last bit of what is left of a mean shows.
-    for width in [160, 1200, 8192 + 1200, 301] {
-        around::<f32, f32, f32>(device, [1, width], 1e6, 1.0)?;
+    for width in [100, 120, 140, 160, 1100, 1200, 8192 + 1200, 301, 303] {
+        around::<f32, f32, f32>(device, [1, width], 1e6, 7.0)?;
     }
     for (mean, deviation) in [(1000.0, 8.0), (2e38, 4e36)] {
         // Rows inside a warp, of several warps, and with a tail.
