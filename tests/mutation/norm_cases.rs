@@ -362,8 +362,8 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
     for chunks in [7, 5, 3, 2] {
         let width = chunk * chunks;
-        // Those of the first thread; the first element of a row is never behind the last column.
-        let of_first = |columns: &usize| columns / chunk % 2 == 0 || *columns == chunk;
+        // Those of the first thread; no columns end before its first element, but before the second thread's.
+        let of_first = |columns: &usize| (columns / chunk).is_multiple_of(2) || *columns == chunk;
         for columns in (1..width).filter(of_first) {
             for statistics in [Statistics::RootMeanSquare, Statistics::Deviation] {
                 let op = Norm {
