@@ -569,6 +569,7 @@ fn tails(device: &Device) -> Result<()> {
         (layer, biased, 1, far),
         (rms, full, 1, near),
         (rms, NOTHING, 1, near),
+        (rms, WEIGHT, 1, near),
         (rms, weighted, 8, near),
         (Norm::from(RMS), weighted, 8, near),
     ] {
