@@ -27,6 +27,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     options::<T>(device, None, Some(CACHE))?;
     norms::<T>(device)?;
     caches::<T>(device)?;
+    cached_heads::<T>(device)?;
     tables::<T>(device)?;
     faults::<T>(device)?;
     many_tokens::<T>(device)
@@ -495,6 +496,39 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
             ] {
                 let call = Call::new(&long, shape);
                 run::<T>(device, &Call { cache, ..call })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cached heads that end in each of a thread's slots, in one lot and in several, with and without a thread too many.
+fn cached_heads<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    let norm = QkNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    for norm in [None, Some(norm)] {
+        for dtype in [None, Some(DType::F8E4M3), Some(DType::F8E5M2)] {
+            for heads in [1, 2, 3, 5, 6, 7] {
+                let cache = Cache {
+                    dtype,
+                    per_head: heads % 2 == 1,
+                    only: heads % 2 == 0,
+                    ..CACHE
+                };
+                // 128 columns: no block has threads of q, k and v.
+                for unit in [1, chunk] {
+                    let op = Rope {
+                        norm,
+                        rotary_dim: Some(2 * unit),
+                        ..Rope::default()
+                    };
+                    let call = Call::new(&op, [1, heads, heads, 256 * unit]);
+                    let cache = Some(cache);
+                    run::<T>(device, &Call { cache, ..call })?;
+                }
             }
         }
     }
