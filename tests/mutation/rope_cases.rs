@@ -346,6 +346,9 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
         }
         run::<T>(device, &Call::new(&op, [1, 37, 11, 64 * chunk]))?;
         run::<T>(device, &Call::new(&op, [1, 21, 0, 202]))?;
+        // As many threads as pairs, in single elements.
+        let call = Call::new(&op, [1, 1, 0, 64]);
+        run::<T>(device, &Call { gap: 1, ..call })?;
         let long = Rope {
             rotary_dim: Some(64),
             ..op.clone()
