@@ -347,7 +347,7 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
         run::<T>(device, &Call::new(&op, [1, 37, 11, 64 * chunk]))?;
         run::<T>(device, &Call::new(&op, [1, 21, 0, 202]))?;
         // As many threads as pairs, in single elements.
-        let call = Call::new(&op, [1, 1, 0, 64]);
+        let call = Call::new(&op, [2, 1, 0, 64]);
         run::<T>(device, &Call { gap: 1, ..call })?;
         let long = Rope {
             rotary_dim: Some(64),
@@ -534,6 +534,22 @@ fn cached_heads<T: Float>(device: &Device) -> Result<()> {
                 }
             }
         }
+    }
+    // Lots full of heads that end in one chunk of the rest and go elsewhere.
+    for unit in [1, chunk] {
+        let op = Rope {
+            rotary_dim: Some(2 * unit),
+            ..Rope::default()
+        };
+        let call = Call {
+            in_place: false,
+            cache: Some(Cache {
+                only: false,
+                ..CACHE
+            }),
+            ..Call::new(&op, [1, 4, 4, 5 * unit])
+        };
+        run::<T>(device, &call)?;
     }
     Ok(())
 }
