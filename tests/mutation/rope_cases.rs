@@ -399,6 +399,13 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
                 let call = Call::new(&tiny, [2, 3, 1, dim]);
                 run::<T>(device, &Call { deviation, ..call })?;
             }
+            // Two heads each of threads side by side, over several warps.
+            let wide = Rope {
+                rotary_dim: Some(130),
+                ..tiny.clone()
+            };
+            let call = Call::new(&wide, [1, 2, 2, 130]);
+            run::<T>(device, &Call { deviation, ..call })?;
             let call = Call::new(&op, [2, 1, 3, 4 * chunk]);
             run::<T>(
                 device,
