@@ -590,6 +590,10 @@ fn many_tokens<T: Float>(device: &Device) -> Result<()> {
             // Three warps for two tokens.
             run::<T>(device, &call([1024, q_heads, 1, 34 * unit]))?;
         }
+        // More pairs than a warp has lanes.
+        if norm.is_some() {
+            run::<T>(device, &call([1024, 1, 0, 66]))?;
+        }
     }
     Ok(())
 }
