@@ -27,6 +27,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     options::<T>(device, None, Some(CACHE))?;
     norms::<T>(device)?;
     caches::<T>(device)?;
+    cached_heads::<T>(device)?;
     tables::<T>(device)?;
     faults::<T>(device)?;
     many_tokens::<T>(device)
@@ -345,6 +346,9 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
         }
         run::<T>(device, &Call::new(&op, [1, 37, 11, 64 * chunk]))?;
         run::<T>(device, &Call::new(&op, [1, 21, 0, 202]))?;
+        // As many threads as pairs, in single elements.
+        let call = Call::new(&op, [2, 1, 0, 64]);
+        run::<T>(device, &Call { gap: 1, ..call })?;
         let long = Rope {
             rotary_dim: Some(64),
             ..op.clone()
@@ -395,6 +399,13 @@ fn norms<T: Float>(device: &Device) -> Result<()> {
                 let call = Call::new(&tiny, [2, 3, 1, dim]);
                 run::<T>(device, &Call { deviation, ..call })?;
             }
+            // Two heads each of threads side by side, over several warps.
+            let wide = Rope {
+                rotary_dim: Some(130),
+                ..tiny.clone()
+            };
+            let call = Call::new(&wide, [1, 2, 2, 130]);
+            run::<T>(device, &Call { deviation, ..call })?;
             let call = Call::new(&op, [2, 1, 3, 4 * chunk]);
             run::<T>(
                 device,
@@ -501,6 +512,55 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// Cached heads that end in each of a thread's slots, in one lot and in several, with and without a thread too many.
+fn cached_heads<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    let norm = QkNorm {
+        eps: 1e-5,
+        weight: WeightForm::Plain,
+    };
+    for norm in [None, Some(norm)] {
+        for dtype in [None, Some(DType::F8E4M3), Some(DType::F8E5M2)] {
+            for heads in [1, 2, 3, 5, 6, 7] {
+                let cache = Cache {
+                    dtype,
+                    per_head: heads % 2 == 1,
+                    only: heads % 2 == 0,
+                    ..CACHE
+                };
+                // 128 columns: no block has threads of q, k and v.
+                for unit in [1, chunk] {
+                    let op = Rope {
+                        norm,
+                        rotary_dim: Some(2 * unit),
+                        ..Rope::default()
+                    };
+                    let call = Call::new(&op, [1, heads, heads, 256 * unit]);
+                    let cache = Some(cache);
+                    run::<T>(device, &Call { cache, ..call })?;
+                }
+            }
+        }
+    }
+    // Lots full of heads that end in one chunk of the rest and go elsewhere.
+    for unit in [1, chunk] {
+        let op = Rope {
+            rotary_dim: Some(2 * unit),
+            ..Rope::default()
+        };
+        let call = Call {
+            in_place: false,
+            cache: Some(Cache {
+                only: false,
+                ..CACHE
+            }),
+            ..Call::new(&op, [1, 4, 4, 5 * unit])
+        };
+        run::<T>(device, &call)?;
+    }
+    Ok(())
+}
+
 /// Several tokens to a block, and warps that have more of them, or less, than one.
 fn many_tokens<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
@@ -529,6 +589,10 @@ fn many_tokens<T: Float>(device: &Device) -> Result<()> {
             run::<T>(device, &call([1024, q_heads, 1, 18 * unit]))?;
             // Three warps for two tokens.
             run::<T>(device, &call([1024, q_heads, 1, 34 * unit]))?;
+        }
+        // More pairs than a warp has lanes.
+        if norm.is_some() {
+            run::<T>(device, &call([1024, 1, 0, 66]))?;
         }
     }
     Ok(())
