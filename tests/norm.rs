@@ -974,6 +974,7 @@ fn deviations_at_the_ends_of_a_type() {
         let rows = [
             row(&|i| if i % 2 == 0 { max } else { -max / 2.0 }),
             row(&|i| if i % 3 == 0 { max } else { 1.0 }),
+            row(&|i| [max, -max, -max, 0.0][i % 4]),
             row(&|i| max / (1 + i % 5) as f32),
             row(&|i| 1e-30 * (i % 7) as f32),
             row(&|i| f32::from_bits(1 + (i % 9) as u32)),

@@ -44,17 +44,17 @@
 namespace fflash {
 
 /*
- * Columns of K or V that one warp copies and reads, kLines lines of 64 to a row. A 16-byte chunk c of row r is stored at chunk
+ * Columns of K or V that one warp copies and reads, kChunks_ chunks to a row of whole lines. A 16-byte chunk c of row r is stored at chunk
  * c ^ rotated(r), where the lowest bit of r decides between the halves of a line.
  *
  * Banks: ldmatrix reads 8 rows of one chunk, for which rotated(r) differs. cp.async writes 4 chunks of a half of a line in each of
  * two neighbouring rows, which go to different halves.
  */
-template <int kRows_, int kLines>
+template <int kRows_, int kChunks_>
 struct WideSlice {
     static constexpr int kRows = kRows_;
-    static constexpr int kChunks = kLines * 8;
-    static constexpr int kRowBytes = kChunks * kChunkBytes;
+    static constexpr int kChunks = kChunks_;
+    static constexpr int kRowBytes = (kChunks * kChunkBytes + 127) / 128 * 128;
     static constexpr int kBytes = kRows * kRowBytes;
 
     __device__ __forceinline__ static uint32_t offset(int row, int chunk) {
@@ -74,8 +74,8 @@ struct WideTraits {
     static constexpr int kSteps = kMaxHeadDim / kMmaK / kParts;
     static constexpr int kSquares = kMaxHeadDimV / (2 * kMmaN) / kWarps;
     using QTile = SmemTile<kBlockM, kMaxHeadDim>;
-    using KSlice = WideSlice<kMmaN, (kSteps * 2 + kSwizzleRows - 1) / kSwizzleRows>;
-    using VSlice = WideSlice<kBlockN, kSquares * 2 / kSwizzleRows>;
+    using KSlice = WideSlice<kMmaN, kSteps * 2>;
+    using VSlice = WideSlice<kBlockN, kSquares * 2>;
     static constexpr int kScoresBytes = kParts * kBlockM * kBlockN * 4;
     static constexpr int kWeightsBytes = kBlockM * kBlockN * 2;
     static constexpr int kSmemQ = 0;
@@ -89,7 +89,7 @@ struct WideTraits {
     static constexpr int kCopyThreads = kWarpSize / kSwizzleRows; /* to a row of a slice */
     static_assert(kBlockN == 2 * kRowThreads, "a thread has two keys of its row");
     static_assert(kWarps == kParts * (kBlockN / kMmaN), "a warp for each part of S");
-    static_assert(kSteps * kParts * kMmaK == kMaxHeadDim && kSquares * 2 % kSwizzleRows == 0, "parts are whole");
+    static_assert(kSteps * kParts * kMmaK == kMaxHeadDim && kSquares * kWarps * 2 * kMmaN == kMaxHeadDimV, "parts are whole");
 };
 
 template <class T>

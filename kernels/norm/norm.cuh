@@ -19,8 +19,8 @@
  * Blocks of kPlain and kAdd whose rows all exist and fill their threads' slots take code of their own, without guards.
  *
  * Shared memory: dynamic as above; static 256 bytes, two partial results per warp for each of two reductions in turn (row.cuh).
- * Barriers: one for each reduction of a row that spans warps. There is one for the mean square, two for LayerNorm, one more for a
- * second norm and for a scale per row.
+ * Barriers: one for each reduction of a row that spans warps. There is one for the mean square, two for LayerNorm (three but in f16), one
+ * more for a second norm and for a scale per row.
  *
  * Rounding: f32 throughout; h is rounded to the residual's type and is what is normalised; the post-norm rounds to the type of x; out
  * is rounded once. With FFLASH_NORM_LLAMA norm(h) is rounded to the type of h before it is multiplied. 1 + w is not rounded:
@@ -31,10 +31,10 @@
  * Range: squares of bf16 and f32 leave the range of f32. A row whose mean square plus eps is outside [kSmallest, FLT_MAX] is
  * multiplied by a power of two and summed again: 2^-80 if it was too large (then some |x| > 2^48, and what the
  * scaling flushes to zero is below 2^-94 of it), 2^100 if it was too small (then all |x| < 2^-29, and the square of the smallest
- * subnormal becomes 2^-98). A sum for the mean that is not finite is done again after scaling by 2^-40, which 2^31 of the
- * largest numbers fit. f16 needs none of this. Rows with infinities and NaN, which also come that way, are what
- * arithmetic makes of them: with an infinity 1 / sqrt(inf) = 0, hence 0 where x is finite and NaN where it is not; with a NaN all
- * NaN. The mean of LayerNorm is corrected by the mean of what is left after subtracting it, which cancels its rounding.
+ * subnormal becomes 2^-98). LayerNorm's sum for the mean is done again after scaling by 2^-40, which 2^31 of the largest
+ * numbers fit, where that of magnitudes is not finite: the mean, or a difference from it, might not be. f16 needs none of this. Rows with
+ * infinities and NaN, which also come that way, are what arithmetic makes of them: with an infinity 1 / sqrt(inf) = 0, hence 0 where x is
+ * finite and NaN where it is not; with a NaN all NaN. The mean of LayerNorm is corrected by the mean of what is left after subtracting it, which cancels its rounding.
  *
  * Preconditions (checked by the host): rows >= 1, width >= 1, 1 <= stat_width <= width, eps finite and not negative; a block is whole
  * warps, at most kThreads threads; lanes * kSlots chunks cover the row, or lanes = kThreads and dynamic shared memory
@@ -291,10 +291,15 @@ private:
 
     __device__ __forceinline__ void subtract_mean(int columns) {
         float sum = 0.0f;
-        add_up(columns, [&](float x) { sum += x; });
+        float magnitudes = 0.0f; /* whose sum no difference from the mean exceeds */
+        const auto add = [&](float x) {
+            sum += x;
+            magnitudes += fabsf(x);
+        };
+        add_up(columns, add);
         sum = reduce_(sum, Add());
-        const bool fits = fabsf(sum) <= FLT_MAX;
-        if (!Traits::kSquaresFit && __any_sync(kFullWarp, !fits)) {
+        const bool fits = Traits::kSquaresFit || reduce_(magnitudes, Add()) <= FLT_MAX;
+        if (__any_sync(kFullWarp, !fits)) {
             before_ = fits ? 1.0f : 0x1p-40f;
             multiply(x_, before_);
             sum = 0.0f;

@@ -38,10 +38,9 @@ fn hash_files(folder: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
     Ok(())
 }
 
-/// Not every survivor among the kernels' mutants is explained yet: explained.toml lags behind the kernels, and
-/// examples/mutation.rs, which allows none, says by how much. More than this of a sample means that cases or checks are
-/// blind.
-const UNEXAMINED_PERCENT: usize = 20;
+/// The families of kernels, and how many of a hundred mutants of a sample may survive unexplained. Those of RoPE were all
+/// examined; explained.toml lags behind the others, and examples/mutation.rs, which allows none, says by how much.
+const FAMILIES: [(&str, usize); 3] = [("prefill", 25), ("norm", 20), ("rope", 0)];
 
 #[test]
 fn few_mutants_of_the_sample_survive_unexplained() {
@@ -49,40 +48,47 @@ fn few_mutants_of_the_sample_survive_unexplained() {
     println!("FERROFLASH_MUTATION_SAMPLE={number}");
     let mut explanations = explained::read().expect("the list");
     // One kernel of each family.
-    let mut kernels: Vec<String> = ["prefill", "norm", "rope"]
-        .map(|family| {
+    let mut kernels: Vec<(String, usize)> = FAMILIES
+        .map(|(family, percent)| {
             let mut names: Vec<&str> = ferroflash::Kernels::names()
                 .filter(|name| name.contains(family))
                 .collect();
             names.sort_unstable();
-            names[number % names.len()].to_owned()
+            (names[number % names.len()].to_owned(), percent)
         })
         .into();
-    let (mut survivors, mut judged) = (Vec::new(), 0);
-    let wanted = |kernel: &str| kernels.iter().any(|name| name == kernel);
+    let wanted = |kernel: &str| kernels.iter().any(|(name, _)| name == kernel);
     let recordings = cases::record(wanted).expect("the launches");
+    let mut too_many = Vec::new();
     for subject in Subject::all(recordings).expect("kernels that run") {
-        kernels.retain(|kernel| kernel != subject.kernel());
+        let found = kernels
+            .iter()
+            .position(|(name, _)| name == subject.kernel());
+        let (kernel, percent) = kernels.swap_remove(found.expect("a kernel once"));
         let all = subject.mutants();
         let step = all.len().div_ceil(MUTANTS);
         let sample: Vec<_> = all.into_iter().skip(number % step).step_by(step).collect();
         assert!(sample.len() >= MUTANTS / 2, "{} mutants", sample.len());
-        judged += sample.len();
+        let mut survivors = 0;
         for (mutant, judgement) in sample
             .iter()
             .zip(judge_all(&subject, &sample, 2, |_, _| ()))
         {
             if !judgement.verdict.is_caught() && explanations.explain(mutant).is_none() {
                 let site = explanations.site(mutant);
-                survivors.push(format!("{:?}: {mutant}\n  {site}", judgement.verdict));
+                println!("{:?}: {mutant}\n  {site}", judgement.verdict);
+                survivors += 1;
             }
         }
+        let told = format!(
+            "{kernel}: {survivors} of {} mutants survive unexplained",
+            sample.len()
+        );
+        println!("{told}");
+        if survivors * 100 > sample.len() * percent {
+            too_many.push(told);
+        }
     }
-    println!("{}", survivors.join("\n"));
-    assert!(
-        survivors.len() * 100 <= judged * UNEXAMINED_PERCENT,
-        "sample {number}: {} of {judged} mutants survive unexplained",
-        survivors.len()
-    );
+    assert!(too_many.is_empty(), "sample {number}: {too_many:?}");
     assert!(kernels.is_empty(), "{kernels:?} were not launched");
 }
