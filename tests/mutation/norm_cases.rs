@@ -69,8 +69,8 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
         }
         run(unit, 32, chunks * chunk, 0, 3e38)?;
     }
-    // The same of 2, 4, 8 and 16 threads, with a last block whose rows do not all exist.
-    for chunks in [16, 32, 64, 128] {
+    // The same of 1, 2, 4, 8 and 16 threads, with a last block whose rows do not all exist.
+    for chunks in [8, 16, 32, 64, 128] {
         run(RMS, 35, chunks * chunk, 0, 1.0)?;
     }
     // Of 96 threads, whose number of columns no division by it is exact for.
