@@ -57,24 +57,20 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             PrefillOptions::default(),
         )?;
     }
+    let causal = Prefill {
+        mask: Mask::Causal,
+        ..Prefill::default()
+    };
     // Wide heads that leave steps, or squares of columns, of their warps unused.
     for (head_dim, head_dim_v) in [(296, 264), (360, 136), (424, 384), (488, 72)] {
-        let op = Prefill {
-            mask: Mask::Causal,
-            ..Prefill::default()
-        };
         let q = Tensor::<T, 3>::new(device, [21, 1, head_dim], 8, 1.0)?;
         let k = Tensor::<T, 3>::new(device, [70, 1, head_dim], 8, 1.0)?;
         let v = Tensor::<T, 3>::new(device, [70, 1, head_dim_v], 8, 1.0)?;
         let options = PrefillOptions::default();
-        packed(device, &op, &q, &k, &v, [&[21], &[70]], options)?;
+        packed(device, &causal, &q, &k, &v, [&[21], &[70]], options)?;
     }
     // A request without queries, of heads in the same rows.
     for (head_dim, head_dim_v) in [(40, 64), (72, 128), (248, 256), (576, 512)] {
-        let op = Prefill {
-            mask: Mask::Causal,
-            ..Prefill::default()
-        };
         let q = Tensor::<T, 3>::new(device, [33, 3, head_dim], 0, 1.0)?;
         let k = Tensor::<T, 3>::new(device, [60, 1, head_dim], 0, 1.0)?;
         let v = Tensor::<T, 3>::new(device, [60, 1, head_dim_v], 0, 1.0)?;
@@ -85,7 +81,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             bit_mask: Some(TensorView::contiguous(bits.as_view(), [1, 33, 5])?),
             ..PrefillOptions::default()
         };
-        packed(device, &op, &q, &k, &v, [&[0, 33], &[20, 40]], options)?;
+        packed(device, &causal, &q, &k, &v, [&[0, 33], &[20, 40]], options)?;
     }
     // Tiles that all rows see, in pages.
     for head_dim in [64, 128, 256] {
