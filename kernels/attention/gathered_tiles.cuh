@@ -1,12 +1,12 @@
 /*
  * Rotating tiles of K and V whose keys lie anywhere: in pages, in f32, with gaps between tiles.
  *
- * Where a key lies is found once for the CTA, by one thread, and passes to all through shared memory: step s, in which the
- * tile of step s + 1 is copied,
- *   starts to read the pages of step s + 3, which arrive in the course of the step,
- *   writes the places of step s + 2, whose pages were read in the step before,
- *   copies to the places of step s + 1.
- * So that reads that depend on each other are at least a step apart.
+ * A warp copies the same rows of every tile, finds by itself where they lie, and tells nobody. It does so for kBatch steps at
+ * once, between steps: a lane finds a key or a few, and its addresses pass to the lanes that copy the key through shared
+ * memory. So that a step only reads addresses, and what it takes to find them is shared by kBatch steps.
+ *
+ * Eight lanes copy a row, each every eighth of its chunks: a warp reads whole 128-byte lines, and the chunks of a lane are at
+ * constant distances in memory and, as the swizzle permutes the chunks of a line, in the tile too (smem_tile.cuh).
  */
 #pragma once
 
@@ -56,12 +56,20 @@ struct __align__(16) KeyPlaces {
     const char *v;
 };
 
+/* What one warp knows of the steps to come. */
+template <int kBatch>
+struct WarpSteps {
+    int tiles[2 * kBatch]; /* of a step, of this batch and the one before */
+    int tile;              /* not visited before this one */
+    int run_end;           /* tiles from it on to this one are visited */
+    int found;             /* so many steps have been found */
+};
+
 /* In shared memory, beside the tiles. */
-template <int kBlockN, int kSteps, int kWarps>
+template <int kBlockN, int kRows, int kBatch, int kRing, int kWarps>
 struct GatheredShared {
-    KeyPlaces places[kSteps][kBlockN];
-    int tiles[4];
-    int run_ends[kWarps];
+    KeyPlaces places[kRing][kRows];
+    WarpSteps<kBatch> warps[kWarps];
     KeySource<kBlockN> source;
 };
 
@@ -70,71 +78,100 @@ class GatheredTiles {
     using T = typename Traits::Element;
     using Tile = typename Traits::KvTile;
     static constexpr int kBlockN = Traits::kBlockN;
-    static constexpr int kRowsPerPass = Traits::kThreads / Tile::kChunks;
-    static constexpr int kPasses = Tile::kRows / kRowsPerPass;
-    static_assert(kPasses * kRowsPerPass == Tile::kRows && kRowsPerPass % kSwizzleRows == 0, "threads cover the tile evenly");
-    static_assert(kBlockN <= Traits::kThreads, "a thread finds a key");
+    static constexpr int kRowLanes = 8;
+    static constexpr int kLineChunks = Tile::kChunks / kRowLanes;
+    static constexpr int kWarpRows = kWarpSize / kRowLanes;
+    static constexpr int kRowsPerPass = Traits::kThreads / kRowLanes;
+    static constexpr int kPasses = kBlockN / kRowsPerPass;
+    /* Lanes find as many rows of a step each as they copy rows at a time. */
+    static constexpr int kBatch = kWarpSize / kWarpRows;
+    /* Teams copy V a step after K, when the next batch may have been found. */
+    static constexpr int kRing = Traits::kTeam > 1 ? 2 * kBatch : kBatch;
+    /* Half a line more than there are rows: the rows that a warp writes of two steps are in different banks. */
+    static constexpr int kPlaceRows = kBlockN + 4;
+    static_assert(kLineChunks * kRowLanes == Tile::kChunks, "a row is a whole number of lines");
+    static_assert(kPasses * kRowsPerPass == kBlockN && kRowsPerPass % kSwizzleRows == 0, "threads cover the tile evenly");
+    static_assert(sizeof(KeyPlaces) * kWarpRows == 64 && sizeof(KeyPlaces) * kPlaceRows % 128 == 64, "two steps fill the banks");
 
 public:
-    /* Teams copy V a step after K. */
-    static constexpr int kPlaceSteps = Traits::kTeam > 1 ? 3 : 2;
-    using Shared = GatheredShared<kBlockN, kPlaceSteps, Traits::kWarps>;
+    using Shared = GatheredShared<kBlockN, kPlaceRows, kBatch, kRing, Traits::kWarps>;
 
-    /* `shared.source` is there. Finds the places of the first two steps; a barrier must follow before they are copied. */
+    /* `shared.source` is there. */
     __device__ __forceinline__ GatheredTiles(char *smem, Shared &shared, const fflash_prefill_params &params)
         : smem_(smem), base_(__cvta_generic_to_shared(smem)), shared_(shared), params_(params) {
-        if (threadIdx.x % kWarpSize == 0) run_end() = 0;
+        if (lane() == 0) steps().tile = steps().run_end = steps().found = 0;
         __syncwarp();
-#pragma unroll 1
-        for (int step = 0; step < 3; ++step) {
-            find_run();
-            const int tile = ahead_;
-            look_up(step);
-            if (step < 2) write_places(step, tile);
-        }
+        find(0);
     }
 
     __device__ __forceinline__ uint32_t sK(uint32_t step) const { return base_ + Traits::kSmemK + step % Traits::kStagesK * Tile::kBytes; }
     __device__ __forceinline__ uint32_t sV(uint32_t step) const { return base_ + Traits::kSmemV + step % Traits::kStagesV * Tile::kBytes; }
 
-    /* The tile of a step, or of one of the next two. */
-    __device__ __forceinline__ int tile(uint32_t step) const { return shared_.tiles[step % 4]; }
+    /* The tile of a step that has been found, not more than kBatch before the last of them. */
+    __device__ __forceinline__ int tile(uint32_t step) const { return steps().tiles[step % (2 * kBatch)]; }
 
-    /* So many steps can be done before find_run. */
-    __device__ __forceinline__ int steps_in_run() const { return run_end() - ahead_; }
-
-    /* The next run of tiles where the last has ended. Not within a step. */
-    __device__ __forceinline__ void find_run() {
-        if (ahead_ < run_end()) return;
-        const TileWalk<kBlockN> walk = shared_.source.walk;
-        ahead_ = walk.from(params_.mask, ahead_);
+    /* Finds the batch of steps that begins with this one, unless it has been found: after the loads of the step before, or in teams of
+     * its K, and before any of this one. */
+    __device__ __forceinline__ void find(int step) {
+        if (step < steps().found) return;
+        const KeySource<kBlockN> source = shared_.source;
+        int tile = steps().tile;
+        int run_end = steps().run_end;
+        int own = 0;
+#pragma unroll 1
+        for (int i = 0; i < kBatch; ++i, ++tile) {
+            if (tile >= run_end) {
+                tile = source.walk.from(params_.mask, tile);
+                run_end = source.walk.run_end(params_.mask, tile);
+            }
+            if (lane() / kWarpRows == i) own = tile;
+        }
         __syncwarp();
-        if (threadIdx.x % kWarpSize == 0) run_end() = walk.run_end(params_.mask, ahead_);
+        if (lane() == 0) {
+            steps().tile = tile;
+            steps().run_end = run_end;
+            steps().found = step + kBatch;
+        }
+        const uint32_t own_step = step + lane() / kWarpRows;
+        const int own_row = lane() % kWarpRows;
+        if (own_row == 0) steps().tiles[own_step % (2 * kBatch)] = own;
+#pragma unroll
+        for (int row = warp() * kWarpRows + own_row; row < kBlockN; row += kRowsPerPass)
+            shared_.places[own_step % kRing][row] = place(source, own * kBlockN + row);
         __syncwarp();
     }
 
-    /* Starts the copies of a step's tile, as one group. kAny: f32 is taken too, and there at the end. */
+    /* How many of the steps from this one on are plain, and may be done before find: tiles that all rows see in full. */
+    __device__ __forceinline__ int plain_steps(int step) const {
+        /* The next whose copies need another batch. */
+        const int end = (step + 1) / kBatch * kBatch + kBatch - 1;
+        const bool is_plain = step + lane() < end && shared_.source.walk.is_plain(params_.mask, tile(step + lane()));
+        return __ffs(~__ballot_sync(kFullWarp, is_plain)) - 1;
+    }
+
+    /* Starts the copies of K of one step and of V of another, as one group. kAny: f32 is taken too, and there at the end. */
     template <bool kAny = false>
-    __device__ __forceinline__ void load(uint32_t step) {
-        load_k<kAny>(step);
-        load_v<kAny>(step);
+    __device__ __forceinline__ void load(uint32_t step_k, uint32_t step_v) {
+        if (kAny && kTakesF32<T> && params_.is_f32) {
+            convert(sV(step_v), &KeyPlaces::v, step_v, params_.head_dim_v);
+            convert(sK(step_k), &KeyPlaces::k, step_k, params_.head_dim);
+        } else {
+            /* Read anew, so that nothing computed from it takes a register of the rest of the step. */
+            const Part part(ptx::thread_index_x());
+            copy(sV(step_v), &KeyPlaces::v, step_v, params_.head_dim_v, part);
+            copy(sK(step_k), &KeyPlaces::k, step_k, params_.head_dim, part);
+        }
         ptx::cp_async_commit();
     }
 
-    /* The same of one of its halves, to be committed. */
-    template <bool kAny = false>
+    /* The same of K alone. */
     __device__ __forceinline__ void load_k(uint32_t step) {
-        copy<kAny>(sK(step), places(step), &KeyPlaces::k, params_.head_dim);
-    }
-    template <bool kAny = false>
-    __device__ __forceinline__ void load_v(uint32_t step) {
-        copy<kAny>(sV(step), places(step), &KeyPlaces::v, params_.head_dim_v);
-    }
-
-    /* Prepares the copies of the steps to come; between the barriers of this step and the next. */
-    __device__ __forceinline__ void prepare(uint32_t step) {
-        write_places(step + 2, tile(step + 2));
-        look_up(step + 3);
+        if (kTakesF32<T> && params_.is_f32) {
+            convert(sK(step), &KeyPlaces::k, step, params_.head_dim);
+        } else {
+            copy(sK(step), &KeyPlaces::k, step, params_.head_dim, Part(threadIdx.x));
+        }
+        ptx::cp_async_commit();
     }
 
     /* Waits for the tile loaded last, and for all warps to be through with the step before. */
@@ -150,76 +187,80 @@ public:
     }
 
 private:
-    /* The end of the run that the tile ahead is in: the same in all warps, which find it each in its own time. */
-    __device__ __forceinline__ int &run_end() const { return shared_.run_ends[threadIdx.x / kWarpSize]; }
+    __device__ __forceinline__ static int lane() { return threadIdx.x % kWarpSize; }
+    __device__ __forceinline__ static int warp() { return threadIdx.x / kWarpSize; }
 
-    __device__ __forceinline__ KeyPlaces *places(uint32_t step) const { return shared_.places[step % kPlaceSteps]; }
+    __device__ __forceinline__ WarpSteps<kBatch> &steps() const { return shared_.warps[warp()]; }
 
-    /* Threads are read anew where their number is used, so that nothing computed from it takes a register of the steps. */
+    /* What a thread copies of a tile: the first of its rows, and the first of its chunks of a row. */
+    struct Part {
+        int row;
+        int chunk;
+        uint32_t target;
 
-    /* Starts to read the page of this thread's key in the next tile, that of `step`. */
-    __device__ __forceinline__ void look_up(uint32_t step) {
-        const int thread = ptx::thread_index_x();
-        if (thread < kBlockN) {
-            const KeySource<kBlockN> source = shared_.source;
-            const int key = ahead_ * kBlockN + thread;
-            page_ = 0;
-            if ((source.pages != nullptr) & source.walk.wants(key)) page_ = __ldg(source.pages + divide(key, params_.requests.page_size));
-            if (thread == 0) shared_.tiles[step % 4] = ahead_;
-        }
-        ++ahead_;
-    }
+        __device__ __forceinline__ explicit Part(uint32_t thread)
+            : row(thread / kRowLanes), chunk(thread % kRowLanes), target(Tile::offset(row, chunk)) {}
+    };
 
-    /* Where this thread's key of a tile lies. A page that does not exist is reported if anybody wants to know. */
-    __device__ __forceinline__ void write_places(uint32_t step, int tile) {
-        const int thread = ptx::thread_index_x();
-        if (thread >= kBlockN) return;
-        const KeySource<kBlockN> source = shared_.source;
+    /* Where a key lies. A page that does not exist is reported if anybody wants to know. */
+    __device__ __forceinline__ KeyPlaces place(const KeySource<kBlockN> &source, int key) const {
+        const KeyPlaces nowhere = {nullptr, nullptr};
+        if (!source.walk.wants(key)) return nowhere;
         const fflash_requests &requests = params_.requests;
-        const int key = tile * kBlockN + thread;
-        const bool is_wanted = source.walk.wants(key);
-        const bool is_paged = source.pages != nullptr;
-        const bool exists = !is_paged | (uint32_t(page_) < uint32_t(requests.num_pages));
-        const int row = is_paged ? remainder(key, requests.page_size) : key;
+        int64_t page = 0;
+        int row = key;
+        if (source.pages != nullptr) {
+            page = __ldg(source.pages + divide(key, requests.page_size));
+            row = remainder(key, requests.page_size);
+            if (uint64_t(page) >= uint64_t(requests.num_pages)) {
+                if (requests.page_error != nullptr) atomicMax(requests.page_error, 1 + source.request);
+                return nowhere;
+            }
+        }
         const int bytes = kTakesF32<T> && params_.is_f32 ? 4 : 2;
-        KeyPlaces to = {source.k + (page_ * params_.k_strides.batch + row * params_.k_strides.seqlen) * bytes,
-                        source.v + (page_ * params_.v_strides.batch + row * params_.v_strides.seqlen) * bytes};
-        if (!(is_wanted & exists)) to = {nullptr, nullptr};
-        places(step)[thread] = to;
-        if (is_wanted & !exists & (requests.page_error != nullptr)) atomicMax(requests.page_error, 1 + source.request);
+        return {source.k + (page * params_.k_strides.batch + row * params_.k_strides.seqlen) * bytes,
+                source.v + (page * params_.v_strides.batch + row * params_.v_strides.seqlen) * bytes};
     }
 
-    /* Copies this thread's chunks of a tile, one of every so manieth row; those past head_dim do not exist. */
-    template <bool kAny>
-    __device__ __forceinline__ void copy(uint32_t tile, const KeyPlaces *places, const char *KeyPlaces::*tensor, int head_dim) {
-        const uint32_t thread = ptx::thread_index_x();
-        const int first_row = thread / Tile::kChunks;
-        const int column = thread % Tile::kChunks * kChunkElements;
-        const uint32_t target = tile + Tile::offset(first_row, thread % Tile::kChunks);
-        if (kAny && kTakesF32<T> && params_.is_f32) {
-#pragma unroll 1
-            for (int row = first_row; row < Tile::kRows; row += kRowsPerPass) {
-                const char *from = places[row].*tensor;
-                convert_chunk<T>(smem_ + (target - base_) + (row - first_row) * Tile::kRowBytes,
-                                 reinterpret_cast<const float *>(from) + column, from != nullptr && column < head_dim);
-            }
-        } else {
-            const char *from[kPasses];
+    /* Copies this thread's chunks of rows; those past head_dim do not exist. */
+    __device__ __forceinline__ void copy(uint32_t tile, const char *KeyPlaces::*tensor, uint32_t step, int head_dim, Part part) const {
+        const char *from[kPasses];
 #pragma unroll
-            for (int pass = 0; pass < kPasses; ++pass) from[pass] = places[first_row + pass * kRowsPerPass].*tensor;
+        for (int pass = 0; pass < kPasses; ++pass) from[pass] = shared_.places[step % kRing][part.row + pass * kRowsPerPass].*tensor;
 #pragma unroll
-            for (int pass = 0; pass < kPasses; ++pass)
-                ptx::cp_async_16(target + pass * kRowsPerPass * Tile::kRowBytes, from[pass] + column * 2,
-                                 from[pass] != nullptr && column < head_dim ? kChunkBytes : 0);
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const int columns = from[pass] != nullptr ? head_dim - part.chunk * kChunkElements : 0;
+#pragma unroll
+            for (int line = 0; line < kLineChunks; ++line)
+                ptx::cp_async_16(tile + part.target + pass * kRowsPerPass * Tile::kRowBytes + line * kLineBytes,
+                                 from[pass] + part.chunk * kChunkBytes + line * kLineBytes,
+                                 line * kLineElements < columns ? kChunkBytes : 0);
         }
     }
+
+    /* The same of f32. */
+    __device__ __forceinline__ void convert(uint32_t tile, const char *KeyPlaces::*tensor, uint32_t step, int head_dim) const {
+        const Part part(threadIdx.x);
+#pragma unroll 1
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const char *from = shared_.places[step % kRing][part.row + pass * kRowsPerPass].*tensor;
+            char *to = smem_ + (tile - base_) + part.target + pass * kRowsPerPass * Tile::kRowBytes;
+#pragma unroll 1
+            for (int line = 0; line < kLineChunks; ++line) {
+                const int column = part.chunk * kChunkElements + line * kLineElements;
+                convert_chunk<T>(to + line * kLineBytes, reinterpret_cast<const float *>(from) + column,
+                                 from != nullptr && column < head_dim);
+            }
+        }
+    }
+
+    static constexpr int kLineElements = kRowLanes * kChunkElements;
+    static constexpr int kLineBytes = kRowLanes * kChunkBytes;
 
     char *smem_;
     uint32_t base_;
     Shared &shared_;
     const fflash_prefill_params &params_;
-    int ahead_ = 0; /* the tile whose pages are read next */
-    int page_ = 0;  /* of this thread's key, of the tile whose places are written next */
 };
 
 }  // namespace fflash

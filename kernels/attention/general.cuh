@@ -6,9 +6,9 @@
  * without an option that shapes logits and with 16-bit elements.
  *
  * Shared memory, bytes: that of prefill.cuh, then what options need to know of rows, then GatheredShared.
- *   head_dim  64: 59392 + 5120 + 2144, 66656
- *   head_dim 128: 75776 + 5120 + 1120, 82016
- *   head_dim 256: 84480 + 5120 + 1648, 91248
+ *   head_dim  64: 59392 + 2080 + 9072, 70544
+ *   head_dim 128: 75776 + 2080 + 4976, 82832
+ *   head_dim 256: 84480 + 2080 + 9888, 96448
  *
  * Preconditions (checked by the host): those of prefill.cuh; head_dim and head_dim_v at most kHeadDim, multiples of 8.
  *
@@ -39,10 +39,26 @@ struct GeneralTraits : PrefillTraits<T, kHeadDim> {
     using Base = PrefillTraits<T, kHeadDim>;
     using Rows = LogitRows<Base::kBlockM>;
     using Gathered = typename GatheredTiles<GeneralTraits>::Shared;
+    /* As in traits.cuh, tried out for these kernels. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+    static constexpr int kMiddleOfWidest = 3;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 860
+    static constexpr int kMiddleOfWidest = 2;
+#else
+    static constexpr int kMiddleOfWidest = 7;
+#endif
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+    static constexpr int kMiddleOf128 = 5;
+#else
+    static constexpr int kMiddleOf128 = 3;
+#endif
+    static constexpr int kMiddleSixteenths = kHeadDim == 64 ? 3 : kHeadDim == 128 ? kMiddleOf128 : kMiddleOfWidest;
     static constexpr int kSmemRows = Base::kSmemBytes;
     static constexpr int kSmemGathered = kSmemRows + sizeof(Rows);
     static constexpr int kSmemBytes = kSmemGathered + sizeof(Gathered);
-    static_assert(sizeof(Rows) == Base::kBlockM * 40 && sizeof(Gathered) % 256 == 80 + Base::kWarps * 4, "as src/attention/tiles.rs has it");
+    static_assert(sizeof(Rows) == Base::kBlockM * 16 + 32 &&
+                      sizeof(Gathered) == (Base::kTeam > 1 ? 16 : 8) * (Base::kBlockN + 4) * 16 + Base::kWarps * 76 + 64,
+                  "as src/attention/tiles.rs has it");
     static_assert(kSmemBytes <= 99 * 1024, "the least that sm_80 and later offer to one CTA");
 };
 
@@ -70,8 +86,6 @@ public:
         Warp warp(smem_);
         if (kTakesF32<T> && params_.is_f32) warp.softmax.max_reference = 0.0f;
         Kv kv(smem_, gathered_, params_);
-        /* The first places are there. */
-        __syncthreads();
         if (!gathered_.source.walk.is_end(kv.tile(0))) {
             if constexpr (Traits::kHeldQSteps > 0) {
                 ptx::cp_async_wait<0>();
@@ -97,9 +111,10 @@ private:
         if (threadIdx.x < Traits::kBlockM) {
             /* Rows past the last are like it, so that nothing is read that is not there. */
             const QueryRow row(params_, block, min(block.row_first + int(threadIdx.x), row_end - 1));
-            rows_.put(threadIdx.x, LogitRow(params_, request, bounds, block, row));
+            rows_.put(threadIdx.x, RowPlace(params_.logits, bounds, block.request, row));
         }
         if (threadIdx.x == 0) {
+            rows_.put_block(block, request.q_row, row_end);
             const TileWalk<Traits::kBlockN> walk(params_, request, bounds, block, row_end);
             gathered_.source = KeySource<Traits::kBlockN>(params_, request, block.kv_head, walk);
         }
@@ -112,34 +127,31 @@ private:
         return shapes_logits(params_.logits) ? kLog2e : params_.logits.softmax_scale * kLog2e;
     }
 
-    /* So many steps from this one on are plain, or more. */
-    __device__ __forceinline__ int plain_steps(const Kv &kv, int tile) const {
-        if (shapes_logits(params_.logits) || params_.mask.bits != nullptr || (kTakesF32<T> && params_.is_f32)) return 0;
-        return min(gathered_.source.walk.plain_end(params_.mask, tile) - tile, kv.steps_in_run());
+    /* So many steps from this one on are plain, or more; never the first. */
+    __device__ __forceinline__ int plain_steps(const Kv &kv, int step) const {
+        if (step == 0 || shapes_logits(params_.logits) || params_.mask.bits != nullptr || (kTakesF32<T> && params_.is_f32)) return 0;
+        return kv.plain_steps(step);
     }
 
     __device__ __forceinline__ void shape(Logits &acc_s, int tile) const {
-        const LogitRow own = rows_.get(Warp::warp_row() + threadIdx.x % kWarpSize % Traits::kWarpRows);
+        const LogitRow own = rows_.get(params_, Warp::warp_row() + threadIdx.x % kWarpSize % Traits::kWarpRows);
         shape_logits(acc_s, params_, own, tile * Traits::kBlockN);
     }
 
     /* The steps of prefill_loop.cuh. */
     __device__ __forceinline__ void run_alone(Warp &warp, Kv &kv) {
         const float scale = exponent_scale();
-        kv.template load<true>(0);
+        kv.template load<true>(0, 0);
         int step = 0;
         for (;;) {
-            kv.find_run();
-            const int tile = kv.tile(step);
-            if (gathered_.source.walk.is_end(tile)) break;
+            if (gathered_.source.walk.is_end(kv.tile(step))) break;
+            kv.find(step + 1);
             bool redo = false;
-            const int plain_end = step == 0 ? 0 : step + plain_steps(kv, tile);
+            const int plain_end = step + plain_steps(kv, step);
             if (step < plain_end) {
 #pragma unroll 1
-                do {
-                    redo = !plain_step(warp, kv, step, scale);
-                    kv.prepare(step);
-                } while (!redo && ++step < plain_end);
+                do redo = !plain_step(warp, kv, step, scale);
+                while (!redo && ++step < plain_end);
                 if (!redo) continue;
             }
             shaped_step(warp, kv, step++, redo, scale);
@@ -153,8 +165,7 @@ private:
         if (!redo) {
             if (step > 0) warp.multiply_pv(kv.sV(step - 1), step - 1);
             kv.wait();
-            kv.template load<true>(step + 1);
-            kv.prepare(step);
+            kv.template load<true>(step + 1, step + 1);
         }
         warp.multiply_qk(acc_s, kv.sK(step));
         shape(acc_s, kv.tile(step));
@@ -169,31 +180,24 @@ private:
     /* The steps of prefill_team.cuh. */
     __device__ __forceinline__ void run_in_teams(Warp &warp, Kv &kv) {
         const float scale = exponent_scale();
-        kv.template load_k<true>(0);
-        ptx::cp_async_commit();
+        kv.load_k(0);
         int step = 0;
         for (;;) {
-            kv.find_run();
-            const int tile = kv.tile(step);
+            kv.find(step + 1);
             bool failed = false;
-            const int plain_end = step == 0 ? 0 : step + plain_steps(kv, tile);
+            const int plain_end = step + plain_steps(kv, step);
             if (step < plain_end) {
 #pragma unroll 1
-                do {
-                    failed = !plain_team_step(warp, kv, step, scale);
-                    if (!failed) kv.prepare(step);
-                } while (!failed && ++step < plain_end);
+                do failed = !plain_team_step(warp, kv, step, scale);
+                while (!failed && ++step < plain_end);
                 if (!failed) continue;
             }
             failed = failed || kv.wait_any(!warp.softmax.in_range());
             if (!failed) {
                 warp.softmax.accept();
                 if (step > 0) warp.multiply_pv(kv.sV(step - 1), step - 1);
-                if (gathered_.source.walk.is_end(tile)) break;
-                kv.template load_v<true>(step);
-                kv.template load_k<true>(step + 1);
-                ptx::cp_async_commit();
-                kv.prepare(step);
+                if (gathered_.source.walk.is_end(kv.tile(step))) break;
+                kv.template load<true>(step + 1, step);
             }
             /* Weights of the step before that were out of range are found again; the next barrier is before their use. */
             const int current = failed ? step - 1 : step;

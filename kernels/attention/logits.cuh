@@ -43,23 +43,34 @@ __device__ __forceinline__ KeySet<kKeys> keys_below(int n) {
 __device__ __forceinline__ int lowest(uint32_t keys) { return __ffs(int(keys)) - 1; }
 __device__ __forceinline__ int lowest(uint64_t keys) { return __ffsll((long long)(keys)) - 1; }
 
+/* Which keys a row sees for where it stands, and how ALiBi leans. */
+struct __align__(16) RowPlace {
+    int first;
+    int end;
+    int position; /* the key that the query stands at */
+    float slope;
+
+    __device__ __forceinline__ RowPlace(const fflash_logits &logits, const KeyBounds &bounds, int request, QueryRow row)
+        : first(bounds.first(row.query)), end(bounds.end(row.query)), position(row.query + bounds.shift), slope(0.0f) {
+        if (logits.alibi_slopes != nullptr)
+            slope = logits.alibi_slopes[request * logits.alibi_batch_stride + row.head * logits.alibi_head_stride];
+    }
+};
+
 /* What the options need to know of a row. */
 class LogitRow {
 public:
-    __device__ __forceinline__ LogitRow(const fflash_prefill_params &params, const Request &request,
-                                        const KeyBounds &bounds, const PrefillBlock &block, QueryRow row) {
+    /* `q_row`: the request's first. */
+    __device__ __forceinline__ LogitRow(const fflash_prefill_params &params, const PrefillBlock &block, int q_row, QueryRow row,
+                                        const RowPlace &place)
+        : place_(place), blocks_(params.mask.blocks) {
         const fflash_logits &logits = params.logits;
         const fflash_mask &mask = params.mask;
-        const int64_t query = int64_t(request.q_row) + row.query;
-        place_ = {bounds.first(row.query), bounds.end(row.query), row.query + bounds.shift, 0.0f};
-        if (logits.alibi_slopes != nullptr)
-            place_.slope = logits.alibi_slopes[request.index * logits.alibi_batch_stride + row.head * logits.alibi_head_stride];
-        operands_.bias = request.index * logits.bias_batch_stride + row.head * logits.bias_head_stride +
-                         query * logits.bias_seqlen_stride;
-        operands_.bits = mask.bits + request.index * mask.bits_batch_stride + query * mask.bits_seqlen_stride;
-        blocks_ = mask.blocks;
+        const int64_t query = int64_t(q_row) + row.query;
+        bias_ = block.request * logits.bias_batch_stride + row.head * logits.bias_head_stride + query * logits.bias_seqlen_stride;
+        bits_ = mask.bits + block.request * mask.bits_batch_stride + query * mask.bits_seqlen_stride;
         if (blocks_ != nullptr)
-            blocks_ += request.index * mask.blocks_batch_stride + block.kv_head * mask.blocks_head_stride +
+            blocks_ += block.request * mask.blocks_batch_stride + block.kv_head * mask.blocks_head_stride +
                        divide(row.query, mask.block_q) * mask.blocks_row_stride;
     }
 
@@ -73,7 +84,7 @@ public:
 #pragma unroll
             for (int byte = 0; byte < kKeys / 8; ++byte) {
                 const Set of_byte = Set(0xff) << byte * 8;
-                if ((seen & of_byte) != 0) seen &= ~of_byte | Set(operands_.bits[key / 8 + byte]) << byte * 8;
+                if ((seen & of_byte) != 0) seen &= ~of_byte | Set(bits_[key / 8 + byte]) << byte * 8;
             }
         }
         if (mask.blocks != nullptr) {
@@ -91,50 +102,38 @@ public:
     /* ALiBi's. */
     __device__ __forceinline__ float slope() const { return place_.slope; }
     /* The index of key 0 in the bias. */
-    __device__ __forceinline__ int64_t bias() const { return operands_.bias; }
+    __device__ __forceinline__ int64_t bias() const { return bias_; }
 
 private:
-    template <int kRows>
-    friend class LogitRows;
-
-    __device__ __forceinline__ LogitRow() {}
-
-    struct __align__(16) Place {
-        int first;
-        int end;
-        int position; /* the key that the query stands at */
-        float slope;
-    };
-    struct __align__(16) Operands {
-        int64_t bias;
-        const uint8_t *bits;
-    };
-    Place place_;
-    Operands operands_;
+    RowPlace place_;
+    int64_t bias_;
+    const uint8_t *bits_;
     const uint32_t *blocks_;
 };
 
-/* LogitRows in shared memory. Lanes that take rows one after the other take neighbouring words. */
+/* The rows of a CTA, in shared memory: what takes reads or divisions to find. */
 template <int kRows>
 class LogitRows {
 public:
-    __device__ __forceinline__ void put(int i, const LogitRow &row) {
-        places_[i] = row.place_;
-        operands_[i] = row.operands_;
-        blocks_[i] = row.blocks_;
+    /* By one thread. `row_end`: the first row that is not there. */
+    __device__ __forceinline__ void put_block(const PrefillBlock &block, int q_row, int row_end) {
+        block_ = block;
+        q_row_ = q_row;
+        row_end_ = row_end;
     }
-    __device__ __forceinline__ LogitRow get(int i) const {
-        LogitRow row;
-        row.place_ = places_[i];
-        row.operands_ = operands_[i];
-        row.blocks_ = blocks_[i];
-        return row;
+    __device__ __forceinline__ void put(int i, const RowPlace &place) { places_[i] = place; }
+
+    /* Row i of the block; rows past the last are like it, so that nothing is read that is not there. */
+    __device__ __forceinline__ LogitRow get(const fflash_prefill_params &params, int i) const {
+        const QueryRow row(params, block_, min(block_.row_first + i, row_end_ - 1));
+        return LogitRow(params, block_, q_row_, row, places_[i]);
     }
 
 private:
-    LogitRow::Place places_[kRows];
-    LogitRow::Operands operands_[kRows];
-    const uint32_t *blocks_[kRows];
+    RowPlace places_[kRows];
+    PrefillBlock block_;
+    int q_row_;
+    int row_end_;
 };
 
 /* ALiBi, from the key that the query stands at back to the logit's. */

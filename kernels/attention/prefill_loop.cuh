@@ -53,15 +53,19 @@ public:
     __device__ __forceinline__ uint32_t sK(uint32_t tile) const { return smem_ + Traits::kSmemK + tile % Traits::kStagesK * Tile::kBytes; }
     __device__ __forceinline__ uint32_t sV(uint32_t tile) const { return smem_ + Traits::kSmemV + tile % Traits::kStagesV * Tile::kBytes; }
 
-    /* Starts the copies of a tile, as one group. Tiles come in order; past the last only zeros are written. */
-    __device__ __forceinline__ void load(int tile) {
-        load_k(tile);
-        load_v(tile);
+    /* Starts the copies of K of one tile and of V of another, as one group. Tiles come in order; past the last only zeros are written. */
+    __device__ __forceinline__ void load(int tile_k, int tile_v) {
+        /* Tried out: see kMiddleSixteenths. */
+        if constexpr (Traits::kTeam > 1) load(v_, sV(tile_v), tile_v);
+        load(k_, sK(tile_k), tile_k);
+        if constexpr (Traits::kTeam == 1) load(v_, sV(tile_v), tile_v);
         ptx::cp_async_commit();
     }
-    /* The same of one of its halves, to be committed. */
-    __device__ __forceinline__ void load_k(int tile) { load(k_, sK(tile), tile); }
-    __device__ __forceinline__ void load_v(int tile) { load(v_, sV(tile), tile); }
+    /* The same of K alone. */
+    __device__ __forceinline__ void load_k(int tile) {
+        load(k_, sK(tile), tile);
+        ptx::cp_async_commit();
+    }
 
     /* Waits for the tile loaded last, and for all warps to be through with the step before. */
     __device__ __forceinline__ void wait() {
@@ -109,7 +113,7 @@ __device__ __forceinline__ bool plain_step(PrefillWarp<Traits> &warp, Kv &kv, in
     kv.wait();
     warp.multiply_qk(acc_s, kv.sK(tile));
     warp.multiply_pv(kv.sV(tile - 1), tile - 1, kBarrier, kCopies);
-    kv.load(tile + 1);
+    kv.load(tile + 1, tile + 1);
     warp.multiply_pv(kv.sV(tile - 1), tile - 1, kCopies, kReads);
     warp.weigh(acc_s, exponent_scale, tile);
     if (!__all_sync(kFullWarp, warp.softmax.in_range())) return false;
@@ -127,7 +131,7 @@ __device__ __forceinline__ void general_step(PrefillWarp<Traits> &warp, KvPipeli
     if (!redo) {
         if (tile > tiles.first) warp.multiply_pv(kv.sV(tile - 1), tile - 1);
         kv.wait();
-        kv.load(tile + 1);
+        kv.load(tile + 1, tile + 1);
     }
     warp.multiply_qk(acc_s, kv.sK(tile));
     if (!redo) warp.shape_logits(acc_s, params, bounds, row_first, tile * Traits::kBlockN);
@@ -145,7 +149,7 @@ __device__ __forceinline__ void run_tiles(PrefillWarp<Traits> &warp, KvPipeline<
                                           const fflash_prefill_params &params, const KeyBounds &bounds, int row_first) {
     const float exponent_scale = exponent_scale_of(params.logits);
     const int plain_first = max(tiles.plain_first, tiles.first + 1);
-    kv.load(tiles.first);
+    kv.load(tiles.first, tiles.first);
     int tile = tiles.first;
     while (tile < tiles.end) {
         bool redo = false;

@@ -35,9 +35,7 @@ __device__ __forceinline__ bool plain_team_step(PrefillWarp<Traits> &warp, Kv &k
     warp.softmax.accept();
     warp.multiply_qk(acc_s, kv.sK(tile));
     warp.multiply_pv(kv.sV(tile - 1), tile - 1, 0, kCopies);
-    kv.load_v(tile);
-    kv.load_k(tile + 1);
-    ptx::cp_async_commit();
+    kv.load(tile + 1, tile);
     warp.multiply_pv(kv.sV(tile - 1), tile - 1, kCopies, kReads);
     warp.weigh(acc_s, exponent_scale, tile);
     return true;
@@ -73,7 +71,6 @@ __device__ __forceinline__ void run_tiles_in_teams(PrefillWarp<Traits> &warp, Kv
     const float exponent_scale = exponent_scale_of(params.logits);
     const int plain_first = max(tiles.plain_first, tiles.first + 1);
     kv.load_k(tiles.first);
-    ptx::cp_async_commit();
     int tile = tiles.first;
     while (tile < tiles.end) {
         bool failed = false;
@@ -85,9 +82,7 @@ __device__ __forceinline__ void run_tiles_in_teams(PrefillWarp<Traits> &warp, Kv
         if (tile == tiles.end) break;
         enter_step(warp, kv, tile, failed, exponent_scale);
         if (tile > tiles.first) warp.multiply_pv(kv.sV(tile - 1), tile - 1);
-        kv.load_v(tile);
-        kv.load_k(tile + 1);
-        ptx::cp_async_commit();
+        kv.load(tile + 1, tile);
         typename PrefillWarp<Traits>::Logits acc_s;
         warp.multiply_qk(acc_s, kv.sK(tile));
         /* Found anew, so that nothing of the mask takes a register of the plain steps. */

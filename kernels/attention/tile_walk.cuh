@@ -64,15 +64,16 @@ public:
         return blocks_ == nullptr ? end : min(end, max(tile + 1, tiles_to(block_end(mask, tile))));
     }
 
-    /* All rows see all keys of the tiles from `tile` to this one; not after `tile` if they do not see all of it. */
-    __device__ __forceinline__ int plain_end(const fflash_mask &mask, int tile) const {
-        if (tile < plain_first_ || tile >= plain_end_) return tile;
-        if (blocks_ == nullptr) return plain_end_;
+    /* All rows see all keys of a tile. */
+    __device__ __forceinline__ bool is_plain(const fflash_mask &mask, int tile) const {
+        if (tile < plain_first_ || tile >= plain_end_) return false;
+        if (blocks_ == nullptr) return true;
         const int block = divide(tile * kBlockN, mask.block_k);
+        if (block_end(mask, tile) < (tile + 1) * kBlockN) return false;
         uint32_t listed = ~0u;
 #pragma unroll 1
         for (int row = 0; row < block_rows_; ++row) listed &= blocks_[row * mask.blocks_row_stride + block / 32];
-        return listed >> block % 32 & 1 ? min(plain_end_, block_end(mask, tile) / kBlockN) : tile;
+        return listed >> block % 32 & 1;
     }
 
 private:

@@ -115,7 +115,7 @@ public:
         const KeyBounds bounds(params_.mask, request);
         const TileWalk<Traits::kBlockN> walk(params_, request, bounds, block, row_end);
         const QueryRow row(params_, block, min(block.row_first + thread_row(), row_end - 1));
-        const LogitRow logits(params_, request, bounds, block, row);
+        const LogitRow logits(params_, block, request.q_row, row, RowPlace(params_.logits, bounds, block.request, row));
 
         const int first = walk.from(params_.mask, 0);
         int buffer = 0;

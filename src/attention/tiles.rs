@@ -92,11 +92,12 @@ impl Tile {
     }
 
     /// The same of the kernel with every option (`kernels/attention/general.cuh`): beside all this, what options need to
-    /// know of each row, and where the keys of the next tiles lie.
+    /// know of each row and of the block, and what each warp knows of its keys in the next tiles.
     pub(crate) const fn general_shared_bytes(&self) -> u32 {
-        let place_steps = if self.team > 1 { 3 } else { 2 };
-        let places = place_steps * self.block_n * 16;
-        self.shared_bytes() + self.block_m * 40 + places + self.warps * 4 + 80
+        let steps = if self.team > 1 { 16 } else { 8 };
+        let rows = self.block_m * 16 + 32;
+        let places = steps * (self.block_n + 4) * 16;
+        self.shared_bytes() + rows + places + self.warps * 76 + 64
     }
 }
 
