@@ -32,6 +32,10 @@ __device__ __forceinline__ float scale_and_cap(const fflash_logits &logits, floa
 template <int kKeys>
 using KeySet = std::conditional_t<(kKeys > 32), uint64_t, uint32_t>;
 
+/* kKeys bits in memory. */
+template <int kKeys>
+using KeyWord = std::conditional_t<kKeys == 16, uint16_t, KeySet<kKeys>>;
+
 /* The first n of a tile's keys: none for n <= 0, all for n >= kKeys. */
 template <int kKeys>
 __device__ __forceinline__ KeySet<kKeys> keys_below(int n) {
@@ -81,10 +85,17 @@ public:
         Set seen = keys_below<kKeys>(place_.end - key) &
                    (~keys_below<kKeys>(place_.first - key) | keys_below<kKeys>(mask.sink_tokens - key));
         if (mask.bits != nullptr) {
+            using Word = KeyWord<kKeys>;
+            const uint8_t *bits = bits_ + key / 8;
+            /* What no key is seen of is not read: it may not be there. */
+            if ((~seen & keys_below<kKeys>(kKeys)) == 0 && reinterpret_cast<uintptr_t>(bits) % sizeof(Word) == 0) {
+                seen = *reinterpret_cast<const Word *>(bits);
+            } else {
 #pragma unroll
-            for (int byte = 0; byte < kKeys / 8; ++byte) {
-                const Set of_byte = Set(0xff) << byte * 8;
-                if ((seen & of_byte) != 0) seen &= ~of_byte | Set(bits_[key / 8 + byte]) << byte * 8;
+                for (int byte = 0; byte < kKeys / 8; ++byte) {
+                    const Set of_byte = Set(0xff) << byte * 8;
+                    if ((seen & of_byte) != 0) seen &= ~of_byte | Set(bits[byte]) << byte * 8;
+                }
             }
         }
         if (mask.blocks != nullptr) {
