@@ -50,9 +50,9 @@ struct GeneralTraits : PrefillTraits<T, kHeadDim> {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
     static constexpr int kMiddleOf128 = 5;
 #else
-    static constexpr int kMiddleOf128 = 3;
+    static constexpr int kMiddleOf128 = 4;
 #endif
-    static constexpr int kMiddleSixteenths = kHeadDim == 64 ? 3 : kHeadDim == 128 ? kMiddleOf128 : kMiddleOfWidest;
+    static constexpr int kMiddleSixteenths = kHeadDim == 64 ? 2 : kHeadDim == 128 ? kMiddleOf128 : kMiddleOfWidest;
     static constexpr int kSmemRows = Base::kSmemBytes;
     static constexpr int kSmemGathered = kSmemRows + sizeof(Rows);
     static constexpr int kSmemBytes = kSmemGathered + sizeof(Gathered);

@@ -48,26 +48,25 @@ __device__ __forceinline__ int padded(int head_dim, int unit) { return (head_dim
 template <class Tile>
 constexpr int kRowCopyThreads = Tile::kChunks < 16 ? Tile::kChunks : 16;
 
-/* Copies the chunks of one row that this thread has. */
+/* Copies the chunks of one row that this thread has, zeros past head_dim up to `columns`. */
 template <class Tile, class T>
-__device__ __forceinline__ void copy_row(char *tile, int row, const void *tensor, int64_t index, int head_dim, int unit,
+__device__ __forceinline__ void copy_row(char *tile, int row, const void *tensor, int64_t index, int head_dim, int columns,
                                          bool exists, bool is_f32) {
-    const int chunks = padded(head_dim, unit) / kChunkElements;
-    for (int chunk = threadIdx.x % kRowCopyThreads<Tile>; chunk < chunks; chunk += kRowCopyThreads<Tile>)
+    for (int chunk = threadIdx.x % kRowCopyThreads<Tile>; chunk * kChunkElements < columns; chunk += kRowCopyThreads<Tile>)
         copy_chunk<T>(tile + Tile::offset(row, chunk), tensor, index + chunk * kChunkElements,
                       exists && chunk * kChunkElements < head_dim, is_f32);
 }
 
-/* Starts the copy of the rows [block.row_first, row_end) of Q, zeros up to a multiple of `unit` columns and for other rows. */
+/* Starts the copy of the rows [block.row_first, row_end) of Q, zeros for other rows and past head_dim up to `columns`. */
 template <class Tile, class T, int kThreads>
 __device__ __forceinline__ void copy_queries(char *tile, const fflash_prefill_params &params, const Request &request,
-                                             const PrefillBlock &block, int row_end, int unit) {
+                                             const PrefillBlock &block, int row_end, int columns) {
     constexpr int kRowsPerPass = kThreads / kRowCopyThreads<Tile>;
     for (int tile_row = threadIdx.x / kRowCopyThreads<Tile>; tile_row < Tile::kRows; tile_row += kRowsPerPass) {
         const int row = block.row_first + tile_row;
         const bool exists = row < row_end;
         const int64_t index = exists ? row_index(params.q_strides, request, QueryRow(params, block, row)) : 0;
-        copy_row<Tile, T>(tile, tile_row, params.q, index, params.head_dim, unit, exists, params.is_f32);
+        copy_row<Tile, T>(tile, tile_row, params.q, index, params.head_dim, columns, exists, params.is_f32);
     }
 }
 

@@ -121,7 +121,7 @@ public:
         int buffer = 0;
         if (!walk.is_end(first)) {
             copy_queries<QTile, T, Traits::kThreads>(smem_ + Traits::kSmemQ, params_, request, block, row_end,
-                                                     kMmaK * Traits::kParts);
+                                                     padded(params_.head_dim, kMmaK * Traits::kParts));
             load_k(request, block, walk, first);
             ptx::cp_async_wait<0>();
             __syncthreads();
