@@ -136,7 +136,7 @@ impl Shadow {
             reads: vec![0; reads],
             masks: vec![0; reads],
             parts: Vec::new(),
-            granules: granules,
+            granules,
             warps,
             now: 0,
             before: 0,
