@@ -206,9 +206,9 @@ fn lanes_are_ordered_where_both_meet() {
     assert_eq!(lane_of(of_lane(&mut shadow, 5, READ, 0, 4)), (3, 0));
     shadow.meet(0, 1 << 3 | 1 << 5);
     of_lane(&mut shadow, 5, READ, 0, 4).expect("both met");
-    assert_eq!(lane_of(of_lane(&mut shadow, 6, READ, 0, 4)), (3, 0));
+    assert_eq!(lane_of(of_lane(&mut shadow, 7, READ, 0, 4)), (3, 0));
     shadow.meet(0, u32::MAX);
-    of_lane(&mut shadow, 6, WRITE, 0, 4).expect("all met");
+    of_lane(&mut shadow, 7, WRITE, 0, 4).expect("all met");
 }
 
 #[test]
