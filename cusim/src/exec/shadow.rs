@@ -50,9 +50,8 @@ pub(super) struct Shadow {
     authors: Vec<[u8; 4]>,
     /// By warp, then granule: stamp and bytes of the last read.
     reads: Vec<u32>,
-    /// By warp, then granule: the lanes that read all of these bytes; none where `parts` has them by byte.
-    masks: Vec<u32>,
-    /// As `masks`, by byte.
+    /// By warp, then granule: the lane that alone did the reads, or `SEVERAL`, which `parts` has by byte.
+    readers: Vec<u8>,
     parts: Vec<[u32; 4]>,
     granules: usize,
     warps: usize,
@@ -105,8 +104,6 @@ pub(super) struct Stamp {
     floor: u32,
     /// Ordered before it, where it is of the same warp, is everything up to this stamp.
     least: u32,
-    /// No lane is ordered after what is later than that.
-    is_even: bool,
     /// Since this stamp its warp has handed over nothing: accesses to a granule are as one.
     handed: u32,
     pub(super) is_atomic: bool,
@@ -134,7 +131,7 @@ impl Shadow {
             writers: vec![0; granules],
             authors: vec![[0; 4]; writes],
             reads: vec![0; reads],
-            masks: vec![0; reads],
+            readers: vec![0; reads],
             parts: Vec::new(),
             granules,
             warps,
@@ -206,7 +203,6 @@ impl Shadow {
             number: self.now,
             floor: self.floors[warp].min(lanes.least),
             least: lanes.least,
-            is_even: lanes.is_even,
             handed: self.handed[warp],
             is_atomic,
         }
@@ -237,29 +233,33 @@ impl Shadow {
     /// Notes a read of `N` whole words where it is plain that nothing is wrong; false when it is not.
     #[inline(always)]
     fn read_words<const N: usize>(&mut self, stamp: Stamp, lane: usize, offset: usize) -> bool {
-        if !offset.is_multiple_of(4) || !self.race || stamp.is_atomic || !stamp.is_even {
+        if !offset.is_multiple_of(4) || !self.race || stamp.is_atomic {
             return false;
         }
         let first = offset / 4;
         let own = stamp.warp * self.granules + first;
-        let (Some(states), Some(writes), Some(reads), Some(masks)) = (
+        let (Some(states), Some(writes), Some(reads), Some(readers)) = (
             self.state[first..].first_chunk::<N>(),
             self.writes[first..].first_chunk::<N>(),
             self.reads[own..].first_chunk_mut::<N>(),
-            self.masks[own..].first_chunk_mut::<N>(),
+            self.readers[own..].first_chunk_mut::<N>(),
         ) else {
             return false;
         };
         if *states != [WRITTEN; N] || latest(0, writes) > (stamp.floor << 4 | ALL) {
             return false;
         }
-        // Who read other bytes than these is forgotten.
+        // What other lanes read since they last met must stay.
         let known = stamp.least << 4 | ALL;
-        for (mask, read) in masks.iter_mut().zip(reads) {
-            let stays = *read > known && *read & ALL == ALL;
-            *mask = if stays { *mask } else { 0 } | 1 << lane;
-            *read = stamp.number << 4 | ALL;
+        let mut others = false;
+        for (&read, &reader) in reads.iter().zip(&*readers) {
+            others |= read > known && reader != lane as u8;
         }
+        if others {
+            return false;
+        }
+        *reads = [stamp.number << 4 | ALL; N];
+        *readers = [lane as u8; N];
         true
     }
 

@@ -12,6 +12,8 @@ use crate::fault::FaultKind;
 
 /// No lane: the write has been ordered before all that its lane does.
 const NOBODY: u8 = u8::MAX;
+/// More than one lane.
+const SEVERAL: u8 = u8::MAX;
 
 /// What orders the lanes of one warp.
 #[derive(Debug, Clone)]
@@ -22,8 +24,6 @@ pub(super) struct Order {
     live: u32,
     /// The least of their floors.
     pub(super) least: u32,
-    /// Their floors are all the same.
-    pub(super) is_even: bool,
 }
 
 impl Order {
@@ -33,7 +33,6 @@ impl Order {
             floors: [now; 32],
             live,
             least: now,
-            is_even: true,
         }
     }
 
@@ -44,12 +43,10 @@ impl Order {
 
     fn meet(&mut self, lanes: u32, now: u32) {
         lanes_of(lanes).for_each(|lane| self.floors[lane] = now);
-        (self.least, self.is_even) = (now, true);
+        self.least = now;
         if self.live & !lanes != 0 {
-            let floors = || lanes_of(self.live).map(|lane| self.floors[lane]);
-            let most = floors().max().unwrap_or(now);
-            self.least = floors().min().unwrap_or(now);
-            self.is_even = self.least == most;
+            let floors = lanes_of(self.live).map(|lane| self.floors[lane]);
+            self.least = floors.min().unwrap_or(now);
         }
     }
 
@@ -126,7 +123,7 @@ impl Shadow {
     ) -> Result<(), Conflict> {
         let read = self.reads[stamp.warp * self.granules + index];
         let number = read >> 4;
-        let readers = self.readers(stamp.warp, index);
+        let readers = self.readers_of(stamp.warp, index);
         for byte in lanes_of(read & bytes & ALL) {
             let others = readers[byte] & !(1 << lane);
             let others = self.lanes[stamp.warp].unordered(number, lane, others);
@@ -159,11 +156,11 @@ impl Shadow {
     }
 
     /// By byte of a granule, the lanes of a warp whose reads are not known to be ordered before all they do.
-    fn readers(&self, warp: usize, index: usize) -> [u32; 4] {
+    fn readers_of(&self, warp: usize, index: usize) -> [u32; 4] {
         let at = warp * self.granules + index;
-        match self.masks[at] {
-            0 => self.parts.get(at).copied().unwrap_or_default(),
-            mask => [mask; 4],
+        match self.readers[at] {
+            SEVERAL => self.parts[at],
+            lane => [1 << lane; 4],
         }
     }
 
@@ -176,7 +173,7 @@ impl Shadow {
         let order = &self.lanes[stamp.warp];
         let mut readers = [0; 4];
         if number > order.least {
-            let noted = self.readers(stamp.warp, index);
+            let noted = self.readers_of(stamp.warp, index);
             for byte in lanes_of(older) {
                 readers[byte] = order.not_since(number, noted[byte]);
             }
@@ -186,16 +183,15 @@ impl Shadow {
         }
         let all = bytes | older;
         self.reads[at] = stamp.number << 4 | all;
-        let first = readers[bytes.trailing_zeros() as usize & 3];
-        if lanes_of(all).all(|byte| readers[byte] == first) {
-            self.masks[at] = first;
+        if lanes_of(all).all(|byte| readers[byte] == 1 << lane) {
+            self.readers[at] = lane as u8;
             return;
         }
-        // Bytes that were read by different lanes are kept apart, in a place of their own: they are seldom.
+        // That is seldom, so there is no room for it before.
         if self.parts.is_empty() {
-            self.parts = vec![[0; 4]; self.reads.len()];
+            self.parts = vec![[0; 4]; self.readers.len()];
         }
-        self.masks[at] = 0;
+        self.readers[at] = SEVERAL;
         self.parts[at] = readers;
     }
 
