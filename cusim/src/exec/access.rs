@@ -110,7 +110,7 @@ fn synchronize(env: &mut Env<'_>, access: report::Access<'_>, order: Order) {
     for lane in lanes_of(access.targets.lanes) {
         let address = access.targets.at[lane];
         let shadow = &mut env.shared.shadow;
-        shadow.synchronize(access.warp, address, acquires, releases);
+        shadow.synchronize(access.warp, lane, address, acquires, releases);
     }
 }
 
@@ -256,7 +256,7 @@ fn read_shared(env: &mut Env<'_>, access: report::Access<'_>, is_atomic: bool) -
     let shadow = &mut env.shared.shadow;
     let stamp = shadow.stamp(access.warp, access.pc, is_atomic);
     for lane in lanes_of(targets.lanes) {
-        let noted = shadow.read(stamp, targets.at[lane] as usize, bytes, init);
+        let noted = shadow.read(stamp, lane, targets.at[lane] as usize, bytes, init);
         if let Err(conflict) = noted {
             return Err(access.conflict(env, conflict, lane));
         }
@@ -272,7 +272,7 @@ fn write_shared(env: &mut Env<'_>, access: report::Access<'_>, is_atomic: bool) 
     let shadow = &mut env.shared.shadow;
     let stamp = shadow.stamp(access.warp, access.pc, is_atomic);
     for lane in lanes_of(targets.lanes) {
-        let noted = shadow.write(stamp, targets.at[lane] as usize, bytes);
+        let noted = shadow.write(stamp, lane, targets.at[lane] as usize, bytes);
         if let Err(conflict) = noted {
             return Err(access.conflict(env, conflict, lane));
         }

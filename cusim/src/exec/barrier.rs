@@ -163,6 +163,7 @@ pub(super) fn barrier(
 
 /// The warp has arrived.
 fn arrive(warp: &Warp, env: &mut Env<'_>, op: &op::Barrier, id: u8, expected: Option<u32>) {
+    env.shared.shadow.meet_all(warp.index);
     let clocks = env.shared.shadow.clocks_of(warp.index);
     env.barriers.in_use |= 1 << id;
     let barrier = &mut env.barriers.all[usize::from(id)];

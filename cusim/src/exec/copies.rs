@@ -92,7 +92,7 @@ pub(super) fn copy_async(
     let stamp = shadow.stamp(warp.index, pc, false);
     for lane in lanes_of(mask) {
         let offset = targets.at[lane];
-        let begun = shadow.begin_copy(stamp, offset as usize, copy.size);
+        let begun = shadow.begin_copy(stamp, lane, offset as usize, copy.size);
         if let Err(conflict) = begun {
             return Err(access.conflict(env, conflict, lane));
         }
@@ -189,7 +189,7 @@ pub(super) fn land(warp: &mut Warp, env: &mut Env<'_>, mask: u32, pending: Optio
         for (bytes, word) in target.chunks_exact_mut(4).zip(copy.words) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        shared.shadow.end_copy(stamp, offset, len);
+        shared.shadow.end_copy(stamp, copy.lane.into(), offset, len);
     }
     env.changed();
 }

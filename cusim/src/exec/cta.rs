@@ -92,7 +92,7 @@ impl<'a> Launch<'a> {
         let bytes = (kernel.static_shared() + config.dynamic_shared) as usize;
         let shared = Shared {
             data: vec![0; bytes],
-            shadow: Shadow::new(bytes, warps, config.options.checks.race),
+            shadow: Shadow::new(bytes, threads, config.options.checks.race),
         };
         let env = Env {
             program,
@@ -240,6 +240,7 @@ impl<'a> Launch<'a> {
             for &index in &barrier.waiting {
                 let shadow = &mut self.env.shared.shadow;
                 shadow.acquire(index, &barrier.clocks);
+                shadow.meet_all(index);
                 let kernel = self.env.kernel;
                 super::barrier::leave(&mut self.warps[index], kernel, id, &barrier);
             }

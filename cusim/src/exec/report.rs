@@ -93,10 +93,10 @@ impl<'a> Access<'a> {
         let (kind, what) = (conflict.kind, conflict.what.to_owned());
         let mut fault = self.fault_at(env, kind, what, 1 << lane, conflict.offset as u64);
         fault.other = conflict.other.map(|(pc, warp)| {
-            let who = if warp == self.warp {
-                format!("warp {warp} itself")
-            } else {
-                format!("warp {warp}")
+            let who = match conflict.lane {
+                Some(lane) => format!("warp {warp}, lane {lane}"),
+                None if warp == self.warp => format!("warp {warp} itself"),
+                None => format!("warp {warp}"),
             };
             (env.program.site(env.kernel, pc), who)
         });

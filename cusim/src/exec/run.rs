@@ -86,6 +86,7 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env<'_>, turn: u32) -> Result<(), B
 /// Copies of lanes that are gone land as if they had waited.
 fn exit(warp: &mut Warp, env: &mut Env<'_>, lanes: u32) {
     copies::land(warp, env, lanes, None);
+    env.shared.shadow.exit(warp.index, lanes);
     warp.exit(lanes);
     env.changed();
 }
@@ -180,7 +181,11 @@ fn seldom(
         }
         Op::Barrier(op) => return barrier::barrier(warp, env, op, pc, mask, group),
         Op::WarpBarrier(members) => {
-            return collective::rendezvous(warp, env, *members, pc, mask, group);
+            let flow = collective::rendezvous(warp, env, *members, pc, mask, group)?;
+            if matches!(flow, Flow::Next) {
+                env.shared.shadow.meet(warp.index, mask);
+            }
+            return Ok(flow);
         }
         Op::Shuffle(shuffle) => {
             let flow = collective::rendezvous(warp, env, shuffle.members, pc, mask, group)?;
@@ -201,7 +206,7 @@ fn seldom(
         }
         Op::Atomic(op) => atomic::atomic(warp, env, op, pc, mask)?,
         Op::MBarrier(op) => mbarrier::execute(warp, env, op, pc, mask)?,
-        Op::Fence(is_wide) => env.shared.shadow.fence(warp.index, *is_wide),
+        Op::Fence(is_wide) => env.shared.shadow.fence(warp.index, mask, *is_wide),
         Op::System(call) => system::call(warp, env, call, pc, mask)?,
         Op::ActiveMask(slot) => warp.put_w(*slot, &[mask; 32], mask),
         Op::Clock(reg) => {

@@ -137,7 +137,7 @@ fn the_target_of_a_copy_is_untouchable_until_waited_for() {
     for between in [
         "cp.async.commit_group; cp.async.wait_group 0; ld.shared.u32 %r3, [%r1];",
         "cp.async.wait_all; ld.shared.u32 %r3, [%r1];",
-        "cp.async.wait_all; xor.b32 %r4, %r1, 16; ld.shared.u32 %r3, [%r4];",
+        "cp.async.wait_all; bar.warp.sync -1; xor.b32 %r4, %r1, 16; ld.shared.u32 %r3, [%r4];",
     ] {
         run(between).unwrap_or_else(|fault| panic!("{between}: {fault}"));
     }
@@ -148,7 +148,7 @@ fn a_race_names_both_accesses_with_their_sources() {
     let body = ".shared .b32 word;\n\
         mov.u32 %r0, %tid.x; setp.lt.u32 %q0, %r0, 32;\n\
         .loc 1 10 1\n@%q0 st.shared.u32 [word], 1;\n\
-        .loc 1 12 1\nld.shared.u32 %r1, [word];";
+        .loc 1 12 1\n@!%q0 ld.shared.u32 %r1, [word];";
     let text = kernel(0, body).replace(".visible", ".file 1 \"race.cu\"\n.visible");
     let fault = Machine::new(&text).launch(64, &[]).expect_err("two warps");
     assert_eq!((fault.kind, fault.warp), (FaultKind::Race, 1));
@@ -162,6 +162,51 @@ fn a_race_names_both_accesses_with_their_sources() {
         "{text}"
     );
     assert!(text.contains("warp 0") && text.contains("warp 1"), "{text}");
+}
+
+/// A store of each lane of a warp to its own word, something, and a load of what its neighbour stored.
+fn neighbours(between: &str) -> Result<(), Box<Fault>> {
+    let body = format!(
+        ".shared .b32 tile[32]; .shared .b64 bar; .shared .b32 flag;\n\
+         mov.u32 %r0, %laneid; mov.u32 %r1, tile; shl.b32 %r2, %r0, 2; add.u32 %r2, %r1, %r2;\n\
+         setp.eq.u32 %q0, %r0, 0; @%q0 mbarrier.init.shared.b64 [bar], 32;\n\
+         @%q0 st.shared.u32 [flag], 0; bar.warp.sync -1;\n\
+         st.shared.u32 [%r2], %r0;\n{between}\n\
+         xor.b32 %r3, %r2, 4; ld.shared.u32 %r4, [%r3];"
+    );
+    Machine::of(0, &body).launch(32, &[]).map(|_| ())
+}
+
+#[test]
+fn only_what_orders_memory_orders_lanes() {
+    for between in [
+        "bar.warp.sync -1;",
+        "bar.sync 0;",
+        "barrier.sync 0;",
+        "bar.red.popc.u32 %r5, 0, %q0;",
+        "membar.cta; atom.shared.add.u32 %r5, [flag], 1; membar.cta;",
+        "mbarrier.arrive.shared.b64 %rd1, [bar];\n\
+         L: mbarrier.test_wait.shared.b64 %q1, [bar], %rd1; @!%q1 bra L;",
+        "and.b32 %r5, %r0, 2; setp.eq.u32 %q1, %r5, 0; @%q1 bra A;\n\
+         bar.warp.sync 0xcccccccc; bra B;\nA: bar.warp.sync 0x33333333;\nB:",
+    ] {
+        neighbours(between).unwrap_or_else(|fault| panic!("{between}: {fault}"));
+    }
+    for between in [
+        "",
+        "shfl.sync.bfly.b32 %r5, %r0, 1, 31, -1;",
+        "vote.sync.any.pred %q1, %q0, -1;",
+        "match.any.sync.b32 %r5, %r0, -1;",
+        "redux.sync.add.u32 %r5, %r0, -1;",
+        "activemask.b32 %r5;",
+        "mov.u32 %r5, 0; st.volatile.shared.u32 [flag], %r5;",
+        "and.b32 %r5, %r0, 1; setp.eq.u32 %q1, %r5, 0; @%q1 bra A;\n\
+         bar.warp.sync 0xaaaaaaaa;\nA:",
+    ] {
+        let fault = neighbours(between).expect_err(between);
+        assert_eq!(fault.kind, FaultKind::Race, "{between}: {fault}");
+        assert!(fault.to_string().contains("warp 0, lane 1\n"), "{fault}");
+    }
 }
 
 #[test]

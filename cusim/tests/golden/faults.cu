@@ -336,3 +336,126 @@ __device__ __forceinline__ void parameter_past_body(const Buffers &buffers) {
 }
 extern "C" __global__ void parameter_past(const __grid_constant__ Buffers buffers) { parameter_past_body<true>(buffers); }
 extern "C" __global__ void parameter_past_clean(const __grid_constant__ Buffers buffers) { parameter_past_body<false>(buffers); }
+
+// Lanes of one warp exchange words. Each runs at its own pace, so that what one stores another sees for certain
+// only after something that orders their memory.
+__device__ __forceinline__ uint32_t mirrored() { return threadIdx.x ^ 31; }
+
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_read_after_write_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    tile[threadIdx.x] = in[word()];
+    if (!kFaulty) {
+        __syncwarp();
+    }
+    out[word()] = tile[mirrored()];
+}
+PAIR(lanes_read_after_write)
+
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_write_after_read_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    tile[threadIdx.x] = in[word()];
+    __syncwarp();
+    const uint32_t other = tile[mirrored()];
+    if (!kFaulty) {
+        __syncwarp();
+    }
+    tile[threadIdx.x] = other;
+    out[word()] = tile[threadIdx.x];
+}
+PAIR(lanes_write_after_read)
+
+// Two stores of one instruction each; lanes that store to one word in the same instruction are no fault.
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_write_write_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[2];
+    uint32_t *const own = &tile[threadIdx.x / 32];
+    *own = 0;
+    if (!kFaulty) {
+        __syncwarp();
+    }
+    if (threadIdx.x % 32 == 7) {
+        *own = in[word()];
+    }
+    __syncthreads();
+    out[word()] = *own;
+}
+PAIR(lanes_write_write)
+
+// A shuffle makes lanes wait for each other, but does not order their memory.
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_shuffle_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    tile[threadIdx.x] = in[word()];
+    const uint32_t other = __shfl_xor_sync(0xffffffff, in[word()], 1);
+    if (!kFaulty) {
+        __syncthreads();
+    }
+    out[word()] = other + tile[mirrored()];
+}
+PAIR(lanes_shuffle)
+
+// Lanes store halves of one word, one after the other.
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_halves_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint16_t tile[64];
+    const bool is_odd = threadIdx.x % 2 != 0;
+    if (!is_odd) {
+        tile[threadIdx.x] = static_cast<uint16_t>(in[word()]);
+    }
+    asm volatile("" ::: "memory");
+    if (is_odd) {
+        tile[threadIdx.x - (kFaulty ? 1 : 0)] = static_cast<uint16_t>(in[word()]);
+    }
+    __syncwarp();
+    out[word()] = tile[mirrored()];
+}
+PAIR(lanes_halves)
+
+// Each half of a warp goes its own way, and waits for its own lanes.
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_diverged_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    if (threadIdx.x % 32 < 16) {
+        tile[threadIdx.x] = in[word()];
+        __syncwarp(0x0000ffff);
+        out[word()] = tile[threadIdx.x ^ 15];
+    } else {
+        tile[threadIdx.x] = in[word()] + 1;
+        if (!kFaulty) {
+            __syncwarp(0xffff0000);
+        }
+        out[word()] = tile[threadIdx.x ^ 15];
+    }
+}
+PAIR(lanes_diverged)
+
+// Whoever waits for copies waits for its own.
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_async_body(uint32_t *out, const uint32_t *in) {
+    __shared__ uint32_t tile[64];
+    copy_async(&tile[threadIdx.x], &in[word()]);
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    if (!kFaulty) {
+        __syncwarp();
+    }
+    out[word()] = tile[mirrored()];
+}
+PAIR(lanes_async)
+
+// A lane reads the row whose address it gives.
+template <bool kFaulty>
+__device__ __forceinline__ void lanes_matrix_body(uint32_t *out, const uint32_t *in) {
+    __shared__ __align__(16) uint32_t tile[64];
+    tile[threadIdx.x] = in[word()];
+    if (!kFaulty) {
+        __syncwarp();
+    }
+    const uint32_t *const row = &tile[threadIdx.x / 32 * 32 + threadIdx.x % 8 * 4];
+    const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    uint32_t fragment;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(fragment) : "r"(at) : "memory");
+    out[word()] = fragment;
+}
+PAIR(lanes_matrix)

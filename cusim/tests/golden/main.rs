@@ -123,6 +123,14 @@ pairs! {
     trap: Trap,
     endless: Deadlock,
     overflow: Arithmetic,
+    lanes_read_after_write: Race,
+    lanes_write_after_read: Race,
+    lanes_write_write: Race,
+    lanes_shuffle: Race,
+    lanes_halves: Race,
+    lanes_diverged: Race,
+    lanes_async: Race,
+    lanes_matrix: Race,
 }
 
 /// Faults of the buffers, not of the kernel, which is the clean neighbour above.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::Shadow;
+use super::{LAST, Shadow};
 use crate::memory::GLOBAL_BASE;
 
 /// The number known of every warp, by block. Most often it is of none, or the same for all warps of a block.
@@ -116,13 +116,14 @@ impl Shadow {
         }
         let others = own.iter().enumerate().filter(|(other, _)| *other != warp);
         let floor = others.map(|(_, &known)| known).min();
-        self.floors[warp] = floor.unwrap_or(u32::MAX >> 4);
+        self.floors[warp] = floor.unwrap_or(LAST);
         join_foreign(&mut self.foreign[warp], &clocks.foreign);
     }
 
     /// A fence: what was done before it goes with later atomic operations, and what earlier ones
     /// found is ordered from now on. Only a wide one reaches other blocks.
-    pub(in super::super) fn fence(&mut self, warp: usize, is_wide: bool) {
+    pub(in super::super) fn fence(&mut self, warp: usize, lanes: u32, is_wide: bool) {
+        self.meet(warp, lanes);
         let clocks = self.clocks_of(warp);
         if is_wide {
             self.fenced[warp].wide = Some(clocks.clone());
@@ -143,10 +144,14 @@ impl Shadow {
     pub(in super::super) fn synchronize(
         &mut self,
         warp: usize,
+        lane: usize,
         address: u64,
         acquires: bool,
         releases: bool,
     ) {
+        if acquires || releases {
+            self.meet(warp, 1 << lane);
+        }
         let own = (Some(self.block), address);
         let all = (address >= GLOBAL_BASE).then_some((None, address));
         for place in all.into_iter().chain([own]) {
