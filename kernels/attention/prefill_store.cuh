@@ -90,6 +90,8 @@ __device__ __forceinline__ void store_output(PrefillWarp<Traits> &warp, char *sm
     warp.share_with_team(factors, team_factors);
     if constexpr (kAny)
         if (params.is_f32) return store_f32<Traits>(warp, team_factors, params, block, request);
+    /* Other lanes read the bytes of Q that this one writes. */
+    if constexpr (Traits::kTeam == 1) __syncwarp();
 #pragma unroll
     for (int m = 0; m < Traits::kOMTiles; ++m)
 #pragma unroll
