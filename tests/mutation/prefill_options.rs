@@ -86,13 +86,38 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     // Tiles that all rows see, in pages.
     for head_dim in [64, 128, 256] {
         let q = Tensor::<T, 3>::new(device, [46, 4, head_dim], 8, 1.0)?;
-        let (op, options) = (Prefill::default(), PrefillOptions::default());
+        let op = Prefill::default();
         let lens: [&[usize]; 2] = [&[37, 9], &[259, 280]];
-        paged(device, &op, &q, 52, lens, [head_dim; 2], options)?;
+        paged(
+            device,
+            &op,
+            &q,
+            52,
+            lens,
+            [head_dim; 2],
+            PrefillOptions::default(),
+        )?;
+        // More of them than are found at once.
+        let q = Tensor::<T, 3>::new(device, [5, 4, head_dim], 8, 1.0)?;
+        let lens: [&[usize]; 2] = [&[4, 1], &[1130, 700]];
+        paged(
+            device,
+            &op,
+            &q,
+            190,
+            lens,
+            [head_dim; 2],
+            PrefillOptions::default(),
+        )?;
     }
     for head_dim in [64, 128, 256] {
         mask_edges::<T>(device, head_dim)?;
         unseen_keys::<T>(device, [head_dim; 2], 128, true)?;
+        far_logits::<T>(device, head_dim, false, 1)?;
+        far_logits::<T>(device, head_dim, true, 1)?;
+        for keys in [288, 261] {
+            growing_logits::<T>(device, head_dim, keys, 1)?;
+        }
     }
     unseen_keys::<T>(device, [576, 512], 32, false)?;
     for (head_dim, rows) in [(64, 128), (128, 128), (256, 128), (512, 32)] {
@@ -186,11 +211,11 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
     }
     for head_dim in [64, 128, 256] {
         unseen_keys::<T>(device, [head_dim; 2], 128, false)?;
-        far_logits::<T>(device, head_dim, false)?;
-        far_logits::<T>(device, head_dim, true)?;
+        far_logits::<T>(device, head_dim, false, 0)?;
+        far_logits::<T>(device, head_dim, true, 0)?;
         // The last tile is whole, and an odd or an even one; it is not.
         for keys in [256, 288, 261] {
-            growing_logits::<T>(device, head_dim, keys)?;
+            growing_logits::<T>(device, head_dim, keys, 0)?;
         }
     }
     Ok(())
@@ -292,30 +317,41 @@ fn sparse_blocks<T: Float>(device: &Device, head_dim: usize, rows: usize) -> Res
 /// Logits near each other and far from 0, for rows of each kind: references that rest in shared memory, and sums of rounded
 /// weights, whose rounding shows in few elements of o. With `alternates` every other row has logits of -inf alone: no
 /// reference at all.
-fn far_logits<T: Float>(device: &Device, head_dim: usize, alternates: bool) -> Result<()> {
+fn far_logits<T: Float>(
+    device: &Device,
+    head_dim: usize,
+    alternates: bool,
+    sink_tokens: u32,
+) -> Result<()> {
     let steer = |row: usize| match alternates && row % 2 == 1 {
         true => f64::NEG_INFINITY,
         false => 400.0,
     };
-    steered_logits::<T>(device, head_dim, 192, steer, |_| 400.0)
+    steered_logits::<T>(device, [head_dim, 192], sink_tokens, steer, |_| 400.0)
 }
 
 /// Logits that leave the range of those before in every tile of 32 keys.
-fn growing_logits<T: Float>(device: &Device, head_dim: usize, keys: usize) -> Result<()> {
+fn growing_logits<T: Float>(
+    device: &Device,
+    head_dim: usize,
+    keys: usize,
+    sink_tokens: u32,
+) -> Result<()> {
     steered_logits::<T>(
         device,
-        head_dim,
-        keys,
+        [head_dim, keys],
+        sink_tokens,
         |_| 50.0,
         |key| (key / 32) as f64 * 10.0,
     )
 }
 
-/// 128 queries, with logits that the first elements of the query and of the key push apart.
+/// 128 queries, with logits that the first elements of the query and of the key push apart. Sink tokens, which change nothing as all
+/// keys are in sight, take the kernels that have every option.
 fn steered_logits<T: Float>(
     device: &Device,
-    head_dim: usize,
-    keys: usize,
+    [head_dim, keys]: [usize; 2],
+    sink_tokens: u32,
     first_of_query: impl Fn(usize) -> f64,
     first_of_key: impl Fn(usize) -> f64,
 ) -> Result<()> {
@@ -328,16 +364,12 @@ fn steered_logits<T: Float>(
     k.set(device, |[key, _, column]| {
         (column == 0).then(|| first_of_key(key))
     })?;
+    let op = Prefill {
+        sink_tokens,
+        ..Prefill::default()
+    };
     let options = PrefillOptions::default();
-    packed(
-        device,
-        &Prefill::default(),
-        &q,
-        &k,
-        &v,
-        [&[128], &[keys]],
-        options,
-    )
+    packed(device, &op, &q, &k, &v, [&[128], &[keys]], options)
 }
 
 /// Two heads to a group, each with another sink; `spread` is that of q.
