@@ -164,7 +164,7 @@ fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'st
     let bytes = seqlen_k / 8;
     let bits = device.stream.clone_htod(&vec![0xffu8; seqlen_q * bytes])?;
     let mut needed = needed([head_dim; 2], BLOCK_M);
-    // A bias is read by pairs of lanes' elements, bits by words: sectors more than once.
+    // A bias is read by elements, bits by words of a tile: each sector more than once.
     let traffic = match option {
         Opt::Alibi => 1.02,
         Opt::Bias => {

@@ -128,7 +128,7 @@ impl Shadow {
         Self {
             state: vec![0; granules],
             writes: vec![0; writes],
-            writers: vec![0; granules],
+            writers: vec![0; writes],
             authors: vec![[0; 4]; writes],
             reads: vec![0; reads],
             readers: vec![0; reads],
@@ -395,11 +395,9 @@ impl Shadow {
         if self.write_plainly(stamp, lane, offset, len, WRITTEN | PENDING) {
             return Ok(());
         }
+        self.write_granules(stamp, lane, offset, len)?;
         for (index, bytes) in granules(offset, len) {
-            self.check_write(stamp, lane, index, bytes)?;
-            self.set_write(stamp, lane, index, bytes);
             self.state[index] |= (bytes as u8) << 4;
-            self.writers[index] = stamp.warp as u8;
         }
         Ok(())
     }
