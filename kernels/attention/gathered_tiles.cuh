@@ -74,7 +74,8 @@ struct GatheredShared {
 };
 
 template <class Traits>
-class GatheredTiles {
+class GatheredTiles : public KvBuffers<Traits> {
+    using Buffers = KvBuffers<Traits>;
     using T = typename Traits::Element;
     using Tile = typename Traits::KvTile;
     static constexpr int kBlockN = Traits::kBlockN;
@@ -94,18 +95,17 @@ class GatheredTiles {
     static_assert(sizeof(KeyPlaces) * kWarpRows == 64 && sizeof(KeyPlaces) * kPlaceRows % 128 == 64, "two steps fill the banks");
 
 public:
+    using Buffers::sK;
+    using Buffers::sV;
     using Shared = GatheredShared<kBlockN, kPlaceRows, kBatch, kRing, Traits::kWarps>;
 
     /* `shared.source` is there. */
     __device__ __forceinline__ GatheredTiles(char *smem, Shared &shared, const fflash_prefill_params &params)
-        : smem_(smem), base_(__cvta_generic_to_shared(smem)), shared_(shared), params_(params) {
+        : Buffers(__cvta_generic_to_shared(smem)), smem_(smem), shared_(shared), params_(params) {
         if (lane() == 0) steps().tile = steps().run_end = steps().found = 0;
         __syncwarp();
         find(0);
     }
-
-    __device__ __forceinline__ uint32_t sK(uint32_t step) const { return base_ + Traits::kSmemK + step % Traits::kStagesK * Tile::kBytes; }
-    __device__ __forceinline__ uint32_t sV(uint32_t step) const { return base_ + Traits::kSmemV + step % Traits::kStagesV * Tile::kBytes; }
 
     /* The tile of a step that has been found, not more than kBatch before the last of them. */
     __device__ __forceinline__ int tile(uint32_t step) const { return steps().tiles[step % (2 * kBatch)]; }
@@ -136,8 +136,10 @@ public:
         const int own_row = lane() % kWarpRows;
         if (own_row == 0) steps().tiles[own_step % (2 * kBatch)] = own;
 #pragma unroll
-        for (int row = warp() * kWarpRows + own_row; row < kBlockN; row += kRowsPerPass)
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const int row = pass * kRowsPerPass + warp() * kWarpRows + own_row;
             shared_.places[own_step % kRing][row] = place(source, own * kBlockN + row);
+        }
         __syncwarp();
     }
 
@@ -172,18 +174,6 @@ public:
             copy(sK(step), &KeyPlaces::k, step, params_.head_dim, Part(threadIdx.x));
         }
         ptx::cp_async_commit();
-    }
-
-    /* Waits for the tile loaded last, and for all warps to be through with the step before. */
-    __device__ __forceinline__ void wait() {
-        ptx::cp_async_wait<0>();
-        __syncthreads();
-    }
-
-    /* The same; whether `flag` was set by any thread. */
-    __device__ __forceinline__ bool wait_any(bool flag) {
-        ptx::cp_async_wait<0>();
-        return __syncthreads_or(flag);
     }
 
 private:
@@ -244,7 +234,7 @@ private:
 #pragma unroll 1
         for (int pass = 0; pass < kPasses; ++pass) {
             const char *from = shared_.places[step % kRing][part.row + pass * kRowsPerPass].*tensor;
-            char *to = smem_ + (tile - base_) + part.target + pass * kRowsPerPass * Tile::kRowBytes;
+            char *to = smem_ + (tile - __cvta_generic_to_shared(smem_)) + part.target + pass * kRowsPerPass * Tile::kRowBytes;
 #pragma unroll 1
             for (int line = 0; line < kLineChunks; ++line) {
                 const int column = part.chunk * kChunkElements + line * kLineElements;
@@ -258,7 +248,6 @@ private:
     static constexpr int kLineBytes = kRowLanes * kChunkBytes;
 
     char *smem_;
-    uint32_t base_;
     Shared &shared_;
     const fflash_prefill_params &params_;
 };

@@ -45,7 +45,7 @@ struct GeneralTraits : PrefillTraits<T, kHeadDim> {
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 860
     static constexpr int kMiddleOfWidest = 2;
 #else
-    static constexpr int kMiddleOfWidest = 7;
+    static constexpr int kMiddleOfWidest = 6;
 #endif
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
     static constexpr int kMiddleOf128 = 5;

@@ -1,5 +1,5 @@
 /*
- * Copies of [rows, head_dim] tiles from global to shared memory, 16 bytes per cp.async.
+ * Buffers for tiles of K and V, and copies of [rows, head_dim] tiles from global to shared memory, 16 bytes per cp.async.
  *
  * Consecutive threads take consecutive chunks of a row, so that a warp reads whole 128-byte lines; a thread keeps
  * its chunk and steps down the rows. Rows outside the given range are zero-filled and not read.
@@ -52,6 +52,34 @@ private:
 
     const char *source_; /* this thread's chunk in the first row of its next tile */
     int64_t pass_bytes_;
+};
+
+/* The rotating buffers of K and V in shared memory, from address `smem` on, and when a tile is there. */
+template <class Traits>
+class KvBuffers {
+public:
+    __device__ __forceinline__ explicit KvBuffers(uint32_t smem) : smem_(smem) {}
+
+    __device__ __forceinline__ uint32_t sK(uint32_t step) const { return smem_ + Traits::kSmemK + step % Traits::kStagesK * kBytes; }
+    __device__ __forceinline__ uint32_t sV(uint32_t step) const { return smem_ + Traits::kSmemV + step % Traits::kStagesV * kBytes; }
+
+    /* Waits for the tile loaded last, and for all warps to be through with the step before. */
+    __device__ __forceinline__ void wait() {
+        ptx::cp_async_wait<0>();
+        __syncthreads();
+    }
+
+    /* The same; whether `flag` was set by any thread. */
+    __device__ __forceinline__ bool wait_any(bool flag) {
+        ptx::cp_async_wait<0>();
+        return __syncthreads_or(flag);
+    }
+
+private:
+    static constexpr int kBytes = Traits::KvTile::kBytes;
+    static_assert(Traits::kStagesK == 2 && Traits::kStagesV == (Traits::kTeam == 1 ? 3 : 2),
+                  "step t reads K(t), V(t - 1), loads K(t + 1), and V(t + 1) beside V(t) or, in teams, V(t)");
+    uint32_t smem_;
 };
 
 }  // namespace fflash

@@ -33,9 +33,9 @@
 
 namespace fflash {
 
-/* The K and V tiles of a CTA: rotating buffers in shared memory, and the copies into them. */
+/* The K and V tiles of a CTA, whose keys follow each other. */
 template <class Traits>
-class KvPipeline {
+class KvPipeline : public KvBuffers<Traits> {
     using T = typename Traits::Element;
     using Tile = typename Traits::KvTile;
     using Loader = TileLoader<Tile, Traits::kThreads>;
@@ -44,39 +44,24 @@ public:
     /* Of a row's chunks those past head_dim do not exist. */
     __device__ __forceinline__ KvPipeline(uint32_t smem, const fflash_prefill_params &params, const Request &request,
                                           int kv_head, const TileRange &tiles)
-        : smem_(smem),
+        : KvBuffers<Traits>(smem),
           key_first_(tiles.key_first),
           key_end_(Loader::column() < params.head_dim ? tiles.key_end : tiles.key_first),
           k_(head(params.k, params.k_strides, request, kv_head), params.k_strides.seqlen, tiles.first * Tile::kRows),
           v_(head(params.v, params.v_strides, request, kv_head), params.v_strides.seqlen, tiles.first * Tile::kRows) {}
 
-    __device__ __forceinline__ uint32_t sK(uint32_t tile) const { return smem_ + Traits::kSmemK + tile % Traits::kStagesK * Tile::kBytes; }
-    __device__ __forceinline__ uint32_t sV(uint32_t tile) const { return smem_ + Traits::kSmemV + tile % Traits::kStagesV * Tile::kBytes; }
-
     /* Starts the copies of K of one tile and of V of another, as one group. Tiles come in order; past the last only zeros are written. */
     __device__ __forceinline__ void load(int tile_k, int tile_v) {
         /* Tried out: see kMiddleSixteenths. */
-        if constexpr (Traits::kTeam > 1) load(v_, sV(tile_v), tile_v);
-        load(k_, sK(tile_k), tile_k);
-        if constexpr (Traits::kTeam == 1) load(v_, sV(tile_v), tile_v);
+        if constexpr (Traits::kTeam > 1) load(v_, this->sV(tile_v), tile_v);
+        load(k_, this->sK(tile_k), tile_k);
+        if constexpr (Traits::kTeam == 1) load(v_, this->sV(tile_v), tile_v);
         ptx::cp_async_commit();
     }
     /* The same of K alone. */
     __device__ __forceinline__ void load_k(int tile) {
-        load(k_, sK(tile), tile);
+        load(k_, this->sK(tile), tile);
         ptx::cp_async_commit();
-    }
-
-    /* Waits for the tile loaded last, and for all warps to be through with the step before. */
-    __device__ __forceinline__ void wait() {
-        ptx::cp_async_wait<0>();
-        __syncthreads();
-    }
-
-    /* The same; whether `flag` was set by any thread. */
-    __device__ __forceinline__ bool wait_any(bool flag) {
-        ptx::cp_async_wait<0>();
-        return __syncthreads_or(flag);
     }
 
 private:
@@ -92,9 +77,6 @@ private:
                kv_head * strides.heads;
     }
 
-    static_assert(Traits::kStagesK == 2 && Traits::kStagesV == (Traits::kTeam == 1 ? 3 : 2),
-                  "step t reads K(t), V(t - 1), loads K(t + 1), and V(t + 1) beside V(t) or, in teams, V(t)");
-    uint32_t smem_;
     int key_first_;
     int key_end_;
     Loader k_;

@@ -41,9 +41,6 @@ __device__ __forceinline__ void copy_chunk(char *to, const void *tensor, int64_t
     }
 }
 
-/* Columns that steps of `unit` read: what lies past head_dim is zero. */
-__device__ __forceinline__ int padded(int head_dim, int unit) { return (head_dim + unit - 1) / unit * unit; }
-
 /* How the threads of a CTA split a tile: so many to a row, each with every so manieth chunk. */
 template <class Tile>
 constexpr int kRowCopyThreads = Tile::kChunks < 16 ? Tile::kChunks : 16;

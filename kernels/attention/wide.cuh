@@ -43,6 +43,9 @@
 
 namespace fflash {
 
+/* Columns that steps of `unit` read: what lies past head_dim is zero. */
+__device__ __forceinline__ int padded(int head_dim, int unit) { return (head_dim + unit - 1) / unit * unit; }
+
 /*
  * Columns of K or V that one warp copies and reads, kChunks_ chunks to a row of whole lines. A 16-byte chunk c of row r is stored at chunk
  * c ^ rotated(r), where the lowest bit of r decides between the halves of a line.

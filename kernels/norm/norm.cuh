@@ -34,11 +34,13 @@
  * subnormal becomes 2^-98). LayerNorm's sum for the mean is done again after scaling by 2^-40, which 2^31 of the largest
  * numbers fit, where that of magnitudes is not finite: the mean, or a difference from it, might not be. f16 needs none of this. Rows with
  * infinities and NaN, which also come that way, are what arithmetic makes of them: with an infinity 1 / sqrt(inf) = 0, hence 0 where x is
- * finite and NaN where it is not; with a NaN all NaN. The mean of LayerNorm is corrected by the mean of what is left after subtracting it, which cancels its rounding.
+ * finite and NaN where it is not; with a NaN all NaN. The mean of LayerNorm is corrected by the mean of what is left after
+ * subtracting it, which cancels its rounding.
  *
  * Preconditions (checked by the host): rows >= 1, width >= 1, 1 <= stat_width <= width, eps finite and not negative; a block is whole
  * warps, at most kThreads threads; lanes * kSlots chunks cover the row, or lanes = kThreads and dynamic shared memory
- * is whole steps of a warp (512 bytes), enough for the tail or as much as there is. The width is a whole number of chunks, addresses and row strides are multiples of a chunk of their type.
+ * is whole steps of a warp (512 bytes), enough for the tail or as much as there is. The width is a whole number of chunks,
+ * addresses and row strides are multiples of a chunk of their type.
  * Outputs may be inputs of the same type and strides; otherwise nothing overlaps an output. The width is a multiple of group.
  *
  * Source: Zhang, Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467); Ba et al., "Layer Normalization" (arXiv

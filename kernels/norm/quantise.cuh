@@ -73,12 +73,13 @@ public:
         const int log2_chunks = 31 - __clz(chunks);
         const int lanes = min(chunks, slots.stride());
         constexpr int kFewestLanes = Traits::kShort ? 1 : lanes_of_group(kSmallestGroup, kWidth);
+        constexpr int kMostLanes = Traits::kShort ? kWarpSize / 2 : lanes_of_group(kLargestGroup, kWidth);
         float of[kCount];
         largest(of, x, slots);
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
 #pragma unroll
-            for (int mask = lanes_of_group(kLargestGroup, kWidth) / 2; mask > 0; mask /= 2) {
+            for (int mask = kMostLanes / 2; mask > 0; mask /= 2) {
                 const float other = __shfl_xor_sync(kFullWarp, of[n], mask);
                 if (mask < kFewestLanes || mask < lanes) of[n] = ptx::max_nan(of[n], other);
             }

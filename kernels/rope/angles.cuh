@@ -107,7 +107,6 @@ __device__ __forceinline__ int64_t array_position(const fflash_rope_params &para
                                                         : static_cast<const int64_t *>(params.positions)[at];
 }
 
-
 /* Which of a token's indices, if any, points outside what it indexes: as FFLASH_FAULT_*, or -1. Only asked where indices are checked. */
 __device__ __forceinline__ int fault_of(const fflash_rope_params &params, int64_t token) {
     if (params.check_positions) {
