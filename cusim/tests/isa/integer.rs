@@ -245,6 +245,28 @@ const CARRIES: &[Form] = &[
         Out::Q,
         |[a, b, ..]| a.wrapping_sub(b),
     ),
+    // The flag of a subtraction is a carry: set where nothing was borrowed.
+    form(
+        "sub.cc.u32 %r9, %r0, %r1; addc.u32 %r8, %r2, 0;",
+        Out::R,
+        |[a, b, c, _]| r(i128::from(u32(a) >= u32(b)) + u32(c)),
+    ),
+    form(
+        "sub.cc.u64 %q9, %q0, %q1; madc.lo.u64 %q8, %q2, %q3, 0;",
+        Out::Q,
+        |[a, b, c, d]| c.wrapping_mul(d).wrapping_add((a >= b).into()),
+    ),
+    form(
+        "add.cc.u32 %r9, %r0, %r1; subc.u32 %r8, %r2, %r3;",
+        Out::R,
+        |[a, b, c, d]| {
+            let carry = (u32(a) + u32(b)) >> 32;
+            r(u32(c)
+                .wrapping_sub(u32(d))
+                .wrapping_sub(1)
+                .wrapping_add(carry))
+        },
+    ),
     // The carry out of 128 bits.
     form(
         "add.cc.u64 %q9, %q0, %q1; addc.cc.u64 %q10, %q2, %q3; addc.u64 %q8, 0, 0;",

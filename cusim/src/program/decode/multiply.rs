@@ -183,7 +183,9 @@ impl Context<'_> {
         })
     }
 
-    /// `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`.
+    /// `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`. The flag is the carry of the adder, of a subtraction that of
+    /// a + ~b + 1, which is set where nothing was borrowed: so ptxas compiles them for every architecture, and the compiler's own
+    /// division of 128 bits reads it with `addc`. The ISA (9.7.2) calls it carry or borrow and does not say how they mix.
     pub(super) fn carried(&mut self, form: &Form<'_>) -> Result<Op> {
         let wide = form.ty().ends_with("64");
         let reads = form.opcode.ends_with('c');
@@ -192,8 +194,10 @@ impl Context<'_> {
         let f: fn(&[u64; 3], bool) -> (u64, bool) = match (form.opcode, wide, high, signed) {
             ("add" | "addc", false, ..) => |s, carry| add_carry(s[0], s[1], carry, 32),
             ("add" | "addc", true, ..) => |s, carry| add_carry(s[0], s[1], carry, 64),
-            ("sub" | "subc", false, ..) => |s, borrow| subtract_borrow(s[0], s[1], borrow, 32),
-            ("sub" | "subc", true, ..) => |s, borrow| subtract_borrow(s[0], s[1], borrow, 64),
+            ("sub", false, ..) => |s, _| add_carry(s[0], !s[1] & 0xffff_ffff, true, 32),
+            ("sub", true, ..) => |s, _| add_carry(s[0], !s[1], true, 64),
+            ("subc", false, ..) => |s, carry| add_carry(s[0], !s[1] & 0xffff_ffff, carry, 32),
+            ("subc", true, ..) => |s, carry| add_carry(s[0], !s[1], carry, 64),
             (_, false, false, _) => {
                 |s, carry| add_carry(s[0].wrapping_mul(s[1]) & 0xffff_ffff, s[2], carry, 32)
             }
@@ -234,15 +238,4 @@ fn add_carry(a: u64, b: u64, carry: bool, bits: u32) -> (u64, bool) {
         sum as u64
     };
     (result, sum >> bits != 0)
-}
-
-fn subtract_borrow(a: u64, b: u64, borrow: bool, bits: u32) -> (u64, bool) {
-    let difference = i128::from(a) - i128::from(b) - i128::from(borrow);
-    let result = difference as u64;
-    let result = if bits == 32 {
-        result & 0xffff_ffff
-    } else {
-        result
-    };
-    (result, difference < 0)
 }
