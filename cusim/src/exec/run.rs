@@ -7,7 +7,7 @@ use super::{
     access, arithmetic, atomic, barrier, collective, copies, mbarrier, numeric, system, tensor,
 };
 use crate::fault::{Fault, FaultKind};
-use crate::program::op::{Decoded, Element, Op, Reg, Slot};
+use crate::program::op::{Decoded, Element, Mma, Op, Reg, Slot};
 
 /// What an instruction does to the lanes that ran it.
 pub(super) enum Flow {
@@ -139,18 +139,29 @@ fn step(
         Op::CopyAsync(copy) => copies::copy_async(warp, env, copy, pc, mask)?,
         Op::CopyCommit => warp.copies.commit(lanes_of(mask)),
         Op::CopyWait(pending) => copies::land(warp, env, mask, *pending),
-        Op::Mma(mma) => {
+        Op::Mma(products) => {
             if mask != u32::MAX {
                 return collective::whole_warp(warp, env, pc, mask, group);
             }
-            let is_float = !matches!(mma.element, Element::Int8(_));
-            let operands =
-                (env.config.options.checks.arithmetic && is_float).then(|| Operands::of(warp, mma));
-            tensor::mma(warp, mma, env.config.options.mma);
-            if let Some(operands) = operands {
+            let mut watched = Vec::new();
+            if env.config.options.checks.arithmetic {
+                let floats = products
+                    .iter()
+                    .filter(|mma| !matches!(mma.element, Element::Int8(_)));
+                watched.extend(floats.map(|mma| (mma, Operands::of(warp, mma))));
+            }
+            tensor::mma(warp, products, env.config.options.mma);
+            for (mma, operands) in watched {
                 numeric::check_product(warp, env, mma, &operands, pc)?;
             }
-            env.counters.mma_flops += mma.flops();
+            env.counters.mma_flops += products.iter().map(Mma::flops).sum::<u64>();
+        }
+        Op::LoadFragment(access) | Op::StoreFragment(access) => {
+            if mask != u32::MAX {
+                return collective::whole_warp(warp, env, pc, mask, group);
+            }
+            let is_store = matches!(decoded.op, Op::StoreFragment(_));
+            tensor::move_fragment(warp, env, access, is_store, pc)?;
         }
         Op::LoadMatrix(_) | Op::StoreMatrix(_) | Op::MoveMatrix(..) => {
             if mask != u32::MAX {

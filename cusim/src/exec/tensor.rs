@@ -6,20 +6,10 @@ use super::address::{self, Place, Targets};
 use super::cta::Env;
 use super::warp::Warp;
 use super::{MmaMode, product};
+use crate::fault::FaultKind;
 use crate::program::lanes::{f16_bits, f32_of_bf16, f32_of_f16, out};
-use crate::program::op::{Address, Element, Lanes, Mma, Op, Order, Space};
+use crate::program::op::{Address, Element, FragmentAccess, Lanes, Mma, Op, Order, Space};
 use crate::program::simd::{Loops, vectorized};
-
-impl Element {
-    /// Elements in a register.
-    fn packed(self) -> usize {
-        match self {
-            Self::F16 | Self::Bf16 => 2,
-            Self::Tf32 => 1,
-            Self::Int8(_) => 4,
-        }
-    }
-}
 
 impl Mma {
     /// Columns of `a`, which are rows of `b`.
@@ -33,8 +23,20 @@ impl Mma {
     }
 }
 
-pub(super) fn mma(warp: &mut Warp, mma: &Mma, mode: MmaMode) {
-    let result = match mma.element {
+/// The products of one instruction, all of registers as they were before it.
+pub(super) fn mma(warp: &mut Warp, products: &[Mma], mode: MmaMode) {
+    let [first, rest @ ..] = products else {
+        return;
+    };
+    let result = product_of(warp, first, mode);
+    mma(warp, rest, mode);
+    for (&slot, result) in first.d.iter().zip(result) {
+        warp.w[slot as usize] = result;
+    }
+}
+
+fn product_of(warp: &Warp, mma: &Mma, mode: MmaMode) -> [Lanes; 4] {
+    match mma.element {
         Element::Int8(signed) => integers(warp, mma, signed),
         _ if mode != MmaMode::Fast => product::multiply(warp, mma, mode),
         Element::F16 => multiply(warp, mma, |bits, half| {
@@ -45,9 +47,6 @@ pub(super) fn mma(warp: &mut Warp, mma: &Mma, mode: MmaMode) {
         }),
         // The lower 13 bits are not looked at.
         Element::Tf32 => multiply(warp, mma, |bits, _| f32::from_bits(bits & !0x1fff)),
-    };
-    for (&slot, result) in mma.d.iter().zip(result) {
-        warp.w[slot as usize] = result;
     }
 }
 
@@ -210,6 +209,64 @@ fn integers(warp: &Warp, mma: &Mma, [a_signed, b_signed]: [bool; 2]) -> [Lanes; 
     result
 }
 
+/// `wmma.load` and `wmma.store`. Neighbours of a register that are neighbours in memory are one access.
+pub(super) fn move_fragment(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    access: &FragmentAccess,
+    is_store: bool,
+    pc: usize,
+) -> Outcome<()> {
+    let base = address::addresses(warp, access.address);
+    let stride = warp.w[access.stride as usize];
+    if base != [base[0]; 32] || stride != [stride[0]; 32] {
+        let message = "the lanes of a warp name different matrices";
+        return Err(env.fault(FaultKind::Undefined, message, warp.index, pc, u32::MAX));
+    }
+    let fragment = &access.fragment;
+    let (packed, bytes) = (fragment.packed, 4 / fragment.packed);
+    let mut loaded = [[0; 32]; 8];
+    for (register, loaded) in loaded.iter_mut().enumerate().take(fragment.distinct()) {
+        let address = |at: usize| -> [u64; 32] {
+            std::array::from_fn(|lane| {
+                let offset = fragment.offset(register, at, lane, stride[0].into());
+                base[lane].wrapping_add(offset.wrapping_mul(bytes as u64))
+            })
+        };
+        let second = address(packed - 1);
+        let together = packed as u64 - 1 == second[0].wrapping_sub(address(0)[0]) / bytes as u64;
+        let accesses = if together { 1 } else { packed };
+        let (bytes, bits) = (4 / accesses, 32 / accesses);
+        for at in 0..accesses {
+            let addresses = address(at);
+            if is_store {
+                let value = warp.w[access.slots[register] as usize];
+                env.words[0] = value.map(|word| word >> (bits * at));
+            }
+            let mut rest = u32::MAX;
+            while rest != 0 {
+                let targets = address::next_targets(access.space, &addresses, &mut rest);
+                if is_store {
+                    access::write(warp, env, &targets, bytes, pc, Order::Weak)?;
+                } else {
+                    access::read(warp, env, &targets, bytes, pc, Order::Weak)?;
+                }
+            }
+            for (word, &read) in loaded.iter_mut().zip(&env.words[0]) {
+                *word |= (read & u32::MAX >> (32 - bits)) << (bits * at);
+            }
+        }
+    }
+    if is_store {
+        env.changed();
+    } else {
+        for (register, &slot) in access.slots.iter().enumerate() {
+            warp.w[slot as usize] = loaded[register % fragment.distinct()];
+        }
+    }
+    Ok(())
+}
+
 /// `ldmatrix`, `stmatrix`, `movmatrix`.
 pub(super) fn move_matrices(warp: &mut Warp, env: &mut Env<'_>, op: &Op, pc: usize) -> Outcome<()> {
     match op {
@@ -269,7 +326,7 @@ fn on_shared(warp: &Warp, env: &Env<'_>, rows: &Targets, pc: usize) -> Outcome<T
         return Ok(*rows);
     }
     let access = super::report::Access::new(warp, pc, rows, 16);
-    let kind = crate::fault::FaultKind::IllegalAddress;
+    let kind = FaultKind::IllegalAddress;
     Err(access.fault(
         env,
         kind,

@@ -2,6 +2,7 @@
 
 mod decode;
 mod forms;
+pub(crate) mod fragment;
 mod inline;
 pub(crate) mod lanes;
 pub(crate) mod op;

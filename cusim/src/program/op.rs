@@ -4,6 +4,8 @@
 //! lanes are kept. Registers are slots of a warp's files: `W` holds 32 bits a lane (and everything
 //! narrower), `D` 64, `P` one bit a lane in one word. Constants are slots too.
 
+use super::fragment::Fragment;
+
 /// The 32 lanes of a `W` register.
 pub(crate) type Lanes = [u32; 32];
 /// The 32 lanes of a `D` register.
@@ -118,6 +120,17 @@ pub(crate) enum Element {
     Int8([bool; 2]),
 }
 
+impl Element {
+    /// Elements in a register.
+    pub(crate) fn packed(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::Tf32 => 1,
+            Self::Int8(_) => 4,
+        }
+    }
+}
+
 /// `mma.m16n8kK` with `a` row-major and `b` column-major.
 #[derive(Debug, Clone)]
 pub(crate) struct Mma {
@@ -130,6 +143,17 @@ pub(crate) struct Mma {
     pub(crate) half: [bool; 2],
     /// `.satfinite` of integers.
     pub(crate) saturate: bool,
+}
+
+/// `wmma.load` and `wmma.store`: a matrix between registers and memory.
+#[derive(Debug, Clone)]
+pub(crate) struct FragmentAccess {
+    pub(crate) fragment: Fragment,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) space: Space,
+    pub(crate) address: Address,
+    /// Elements from one row, or column, to the next.
+    pub(crate) stride: Slot,
 }
 
 /// Which lane `shfl` reads.
@@ -337,7 +361,10 @@ pub(crate) enum Op {
     StoreMatrix(Box<StoreMatrix>),
     /// `movmatrix`: destination, source.
     MoveMatrix(Slot, Slot),
-    Mma(Box<Mma>),
+    /// Products that are one instruction: two of a `wmma`.
+    Mma(Box<[Mma]>),
+    LoadFragment(Box<FragmentAccess>),
+    StoreFragment(Box<FragmentAccess>),
     Shuffle(Box<Shuffle>),
     /// Mode, destination, source predicate and whether it is negated, members.
     Vote(VoteMode, Reg2, (Slot, bool), Slot),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::harness::{Operands, Out, config, run};
 
 /// The tests of this file.
-pub const TESTS: &[fn()] = &[products, loads, stores, transpositions];
+pub const TESTS: &[fn()] = &[products, loads, stores, transpositions, wmma];
 
 /// Every mnemonic of an opcode: plain, and with each of its options.
 fn mnemonics(opcode: &str) -> Vec<String> {
@@ -262,8 +262,206 @@ fn warp() -> impl Strategy<Value = Vec<Operands>> {
     proptest::collection::vec(any::<Operands>(), 32)
 }
 
+/// Matrices of `wmma` as bytes, a KiB each, of which an element is at `row * stride + column` or the other way round.
+struct Matrix<'a> {
+    operands: &'a [Operands],
+    kib: usize,
+    element: &'a str,
+    is_row_major: bool,
+    stride: usize,
+}
+
+impl Matrix<'_> {
+    fn at(&self, row: usize, column: usize) -> f64 {
+        let index = if self.is_row_major {
+            row * self.stride + column
+        } else {
+            column * self.stride + row
+        };
+        let bytes = match self.element {
+            "f16" | "bf16" => 2,
+            "s8" | "u8" => 1,
+            _ => 4,
+        };
+        let byte = index * bytes;
+        let bits = self.operands[32 * self.kib + byte / 32][byte % 32 / 8] >> (8 * (byte % 8));
+        match self.element {
+            "f16" => f16::from_bits(bits as u16).to_f64(),
+            "bf16" => bf16::from_bits(bits as u16).to_f64(),
+            "s8" => (bits as i8).into(),
+            "u8" => (bits as u8).into(),
+            "s32" => (bits as i32).into(),
+            _ => f32::from_bits(bits as u32).into(),
+        }
+    }
+}
+
+/// The whole of a product by `wmma`: of matrices in memory, at every address space and layout of the accumulators in turn.
+fn check_wmma(mnemonic: &str, seed: u64, variant: usize) {
+    let parts: Vec<_> = mnemonic.split('.').collect();
+    let at = parts
+        .iter()
+        .position(|part| part.starts_with('m') && part.contains('k'));
+    let at = at.expect("a shape");
+    let [m, n, k] = match parts[at] {
+        "m16n16k16" => [16, 16, 16],
+        "m8n32k16" => [8, 32, 16],
+        "m32n8k16" => [32, 8, 16],
+        _ => [16, 16, 8],
+    };
+    let types: Vec<_> = parts[at + 1..]
+        .iter()
+        .copied()
+        .filter(|part| *part != "satfinite")
+        .collect();
+    let (d, element, c) = match types[..] {
+        [d, c] => (d, "f16", c),
+        [d, a, _, c] => (d, a, c),
+        _ => unreachable!("two or four types"),
+    };
+    let layouts = [parts[at - 2], parts[at - 1], ["row", "col"][variant % 2]];
+    let space = ["", ".global", ".shared", ".shared::cta"][variant / 2 % 4];
+    // Every other time rows overlap, which loads do not mind.
+    let default =
+        |side: usize, row: usize, column: usize| if layouts[side] == "row" { column } else { row };
+    let bytes = Element::of(element).packed();
+    let narrow = variant / 8 % 2 == 1;
+    let strides = [default(0, m, k), default(1, k, n), default(2, m, n)];
+    let strides = [0, 1, 2].map(|side| match side {
+        2 => strides[2],
+        _ if narrow => (16 * bytes / 4).min(strides[side]),
+        side => strides[side],
+    });
+
+    // Small numbers everywhere.
+    let encode = |matrix: usize, index: usize| -> u64 {
+        let bits = draw(seed, matrix, index, 5);
+        let kind = [element, element, c][matrix];
+        match kind {
+            "f32" => ((bits % 200) as f32 - 100.0).to_bits().into(),
+            "s32" => bits.into(),
+            kind => Element::of(kind)
+                .encode(Element::of(kind).draw(bits))
+                .into(),
+        }
+    };
+    let operands: Vec<Operands> = (0..96)
+        .map(|thread| {
+            let matrix = thread / 32;
+            let packed = match [element, element, c][matrix] {
+                "f32" | "s32" => 1,
+                kind => Element::of(kind).packed(),
+            };
+            [0, 1, 2, 3].map(|word| {
+                let per_word = 2 * packed;
+                let first = (thread % 32 * 4 + word) * per_word;
+                (0..per_word).fold(0, |all, at| {
+                    all | encode(matrix, first + at) << (64 / per_word * at)
+                })
+            })
+        })
+        .collect();
+
+    let (a_count, b_count) = match (element, parts[at]) {
+        ("f16", _) => (8, 8),
+        ("bf16", "m16n16k16") | ("tf32", _) => (4, 4),
+        ("bf16", "m8n32k16") => (2, 8),
+        ("bf16", _) => (8, 2),
+        (_, "m16n16k16") => (2, 2),
+        (_, "m8n32k16") => (1, 4),
+        _ => (4, 1),
+    };
+    let count = |ty: &str| if ty == "f16" { 4 } else { 8 };
+    let base = if space.starts_with(".shared") {
+        "%r31"
+    } else {
+        "%q20"
+    };
+    let [a_stride, b_stride, _] = strides;
+    let (shape, [a_layout, b_layout, c_layout]) = (parts[at], layouts);
+    let body = |half: usize| {
+        format!(
+            "mul.wide.u32 %q20, %r30, 32; sub.u64 %q20, %in, %q20;
+             mov.b32 %r31, tile; shl.b32 %r33, %r30, 5; add.u32 %r33, %r31, %r33;
+             st.shared.v2.b64 [%r33], {{%q0, %q1}}; st.shared.v2.b64 [%r33+16], {{%q2, %q3}}; bar.sync 0;
+             setp.gt.u32 %p5, %r30, 31; @%p5 bra behind;
+             wmma.load.a.sync.aligned.{a_layout}.{shape}{space}.{element} {}, [{base}], {a_stride};
+             wmma.load.b.sync.aligned.{b_layout}.{shape}{space}.{element} {}, [{base}+1024], {b_stride};
+             wmma.load.c.sync.aligned.{c_layout}.{shape}{space}.{c} {}, [{base}+2048];
+             {mnemonic} {}, {}, {}, {};
+             bar.warp.sync -1;
+             wmma.store.d.sync.aligned.{c_layout}.{shape}{space}.{d} [{base}+2048], {};
+             behind: bar.sync 0; shl.b32 %r33, %r30, 3;
+             cvt.u64.u32 %q21, %r33; add.u64 %q20, %q20, %q21; add.u32 %r33, %r31, %r33;
+             {} %q8, [{}+{}];",
+            registers(10, a_count),
+            registers(18, b_count),
+            registers(34, count(c)),
+            registers(42, count(d)),
+            registers(10, a_count),
+            registers(18, b_count),
+            registers(34, count(c)),
+            registers(42, count(d)),
+            if base == "%r31" { "ld.shared.b64" } else { "ld.global.b64" },
+            if base == "%r31" { "%r33" } else { "%q20" },
+            2048 + 256 * half,
+        )
+    };
+    let halves = [0, 1].map(|half| run(&body(half), Out::Q, &operands));
+    let bytes_of_d = if d == "f16" { 2 } else { 4 };
+    let matrix = |side: usize, element| Matrix {
+        operands: &operands,
+        kib: side,
+        element,
+        is_row_major: layouts[side] == "row",
+        stride: strides[side],
+    };
+    let (left, right, added) = (matrix(0, element), matrix(1, element), matrix(2, c));
+    for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+        let product: f64 = (0..k)
+            .map(|at| left.at(row, at) * right.at(at, column))
+            .sum();
+        let exact = product + added.at(row, column);
+        let index = if layouts[2] == "row" {
+            row * n + column
+        } else {
+            column * m + row
+        };
+        let byte = index * bytes_of_d;
+        let half = usize::from(byte >= 256);
+        let bits = halves[half][(byte - 256 * half) / 8] >> (8 * (byte % 8));
+        let (got, want) = match d {
+            "f16" => (f16::from_bits(bits as u16).to_f64(), exact),
+            "f32" => (f32::from_bits(bits as u32).into(), exact),
+            _ if mnemonic.contains("satfinite") => (
+                f64::from(bits as i32),
+                exact.clamp(i32::MIN.into(), i32::MAX.into()),
+            ),
+            _ => (f64::from(bits as i32), f64::from(exact as i64 as i32)),
+        };
+        assert_eq!(
+            got, want,
+            "{mnemonic}, {layouts:?}{space} at row {row}, column {column}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn wmma(seed in any::<u64>()) {
+        let products = mnemonics("wmma").into_iter().filter(|name| name.starts_with("wmma.mma") || name.starts_with("wmma.satfinite"));
+        for (index, mnemonic) in products.enumerate() {
+            let mnemonic = match mnemonic.strip_prefix("wmma.satfinite") {
+                Some(rest) => format!("wmma{rest}.satfinite"),
+                None => mnemonic,
+            };
+            for layout in 0..2 {
+                check_wmma(&mnemonic, seed, 2 * (index + seed as usize % 8) + layout);
+            }
+        }
+    }
 
     #[test]
     fn products(seed in any::<u64>()) {

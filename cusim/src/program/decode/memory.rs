@@ -22,7 +22,7 @@ pub(super) fn order_of(form: &Form<'_>) -> Order {
 }
 
 /// The space that the modifiers name, or generic addressing.
-fn space_of(form: &Form<'_>) -> Space {
+pub(super) fn space_of(form: &Form<'_>) -> Space {
     let mut modifiers = form.modifiers.iter().copied();
     modifiers.find_map(space_named).unwrap_or(Space::Generic)
 }

@@ -233,6 +233,8 @@ impl Context<'_> {
             "stmatrix" => (self.store_matrix(form)?, Class::Memory),
             "movmatrix" => (self.move_matrix(form)?, Class::Warp),
             "mma" => (self.mma(form)?, Class::Tensor),
+            "wmma" if form.has("mma") => (self.wmma(form)?, Class::Tensor),
+            "wmma" => (self.wmma(form)?, Class::Memory),
             "shfl" => (self.shfl(form)?, Class::Warp),
             "vote" => (self.vote(form)?, Class::Warp),
             "match" => (self.match_lanes(form)?, Class::Warp),

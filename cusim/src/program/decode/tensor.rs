@@ -1,7 +1,9 @@
 //! `mma` and the moves of matrices between registers and shared memory (PTX ISA, "Warp Level Matrix
 //! Multiply-Accumulate Instructions").
 
-use super::super::op::{Element, LoadMatrix, Mma, Op, Slot, Space, StoreMatrix};
+use super::super::fragment::{Fragment, Shape, Side};
+use super::super::op::{Element, FragmentAccess, LoadMatrix, Mma, Op, Slot, Space, StoreMatrix};
+use super::memory::space_of;
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
 
@@ -24,12 +26,7 @@ impl Context<'_> {
             ("s8" | "u8", "s8" | "u8") => Element::Int8([*a == "s8", *b == "s8"]),
             _ => return form.unknown(),
         };
-        // Elements of a row of `a` that one register holds.
-        let packed = match element {
-            Element::F16 | Element::Bf16 => 2,
-            Element::Tf32 => 1,
-            Element::Int8(_) => 4,
-        };
+        let packed = element.packed();
         let k = match (shape, packed) {
             ("m16n8k4", 1) => 4,
             ("m16n8k8", 1 | 2) => 8,
@@ -48,7 +45,99 @@ impl Context<'_> {
             half,
             saturate,
         };
-        Ok(Op::Mma(Box::new(mma)))
+        Ok(Op::Mma(Box::new([mma])))
+    }
+
+    pub(super) fn wmma(&mut self, form: &Form<'_>) -> Result<Op> {
+        let Some(shape) = form.modifiers.iter().find_map(|name| Shape::of(name)) else {
+            return form.unknown();
+        };
+        match form.modifiers[0] {
+            "mma" => self.wmma_product(form, shape),
+            "load" => {
+                let side = match form.modifiers[1] {
+                    "a" => Side::A,
+                    "b" => Side::B,
+                    _ => Side::C,
+                };
+                let (fragment, is_f16) = fragment_in_memory(form, shape, side);
+                let count = fragment.registers(is_f16);
+                let slots = self.matrix_dests(form.operand(0)?, count)?;
+                let access = self.fragment_access(form, 1, fragment, slots)?;
+                Ok(Op::LoadFragment(Box::new(access)))
+            }
+            _ => {
+                let (fragment, is_f16) = fragment_in_memory(form, shape, Side::C);
+                let slots = self.fragment(form.operand(1)?, fragment.registers(is_f16))?;
+                let access = self.fragment_access(form, 0, fragment, slots)?;
+                Ok(Op::StoreFragment(Box::new(access)))
+            }
+        }
+    }
+
+    /// The rest of a `wmma.load` or `wmma.store` whose address is the operand `at`.
+    fn fragment_access(
+        &mut self,
+        form: &Form<'_>,
+        at: usize,
+        fragment: Fragment,
+        slots: Vec<Slot>,
+    ) -> Result<FragmentAccess> {
+        let stride = match form.operands().get(2) {
+            Some(stride) => self.w(stride)?,
+            None => self.w(&Operand::Int(fragment.extent() as u64))?,
+        };
+        Ok(FragmentAccess {
+            fragment,
+            slots,
+            space: space_of(form),
+            address: self.address(form.operand(at)?)?,
+            stride,
+        })
+    }
+
+    fn wmma_product(&mut self, form: &Form<'_>, shape: Shape) -> Result<Op> {
+        let (element, half) = match form.modifiers[6..] {
+            [d, c] => (Element::F16, [d == "f16", c == "f16"]),
+            [_, "bf16", ..] => (Element::Bf16, [false; 2]),
+            [_, "tf32", ..] => (Element::Tf32, [false; 2]),
+            [_, a, ..] => (Element::Int8([a == "s8"; 2]), [false; 2]),
+            _ => return form.unknown(),
+        };
+        let factor = |side| Fragment::of_factor(side, shape, element, true);
+        let sum = |half: bool| Fragment {
+            side: Side::C,
+            shape,
+            packed: 1 + usize::from(half),
+            is_row_major: true,
+        };
+        let (a, b, c, d) = (factor(Side::A), factor(Side::B), sum(half[1]), sum(half[0]));
+        let is_f16 = element == Element::F16;
+        let d_slots = self.matrix_dests(form.operand(0)?, d.registers(is_f16))?;
+        let a_slots = self.fragment(form.operand(1)?, a.registers(is_f16))?;
+        let b_slots = self.fragment(form.operand(2)?, b.registers(is_f16))?;
+        let c_slots = self.fragment(form.operand(3)?, c.registers(is_f16))?;
+        let product = |index: usize| {
+            let of =
+                |fragment: &Fragment, slots: &[Slot]| slots[fragment.registers_of(index)].to_vec();
+            let factors = [of(&a, &a_slots), of(&b, &b_slots)];
+            let [first, second] = factors;
+            let (a, b) = if shape.is_transposed() {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            Mma {
+                d: of(&d, &d_slots),
+                a,
+                b,
+                c: of(&c, &c_slots),
+                element,
+                half,
+                saturate: form.has("satfinite"),
+            }
+        };
+        Ok(Op::Mma(Box::new([product(0), product(1)])))
     }
 
     pub(super) fn load_matrix(&mut self, form: &Form<'_>) -> Result<Op> {
@@ -112,4 +201,21 @@ impl Context<'_> {
         }
         list.iter().map(|operand| self.w(operand)).collect()
     }
+}
+
+/// The fragment of a `wmma.load` or `wmma.store`, and whether its elements are f16.
+fn fragment_in_memory(form: &Form<'_>, shape: Shape, side: Side) -> (Fragment, bool) {
+    let packed = match form.ty() {
+        "f16" | "bf16" => 2,
+        "s8" | "u8" => 4,
+        _ => 1,
+    };
+    let is_row_major = form.has("row");
+    let fragment = Fragment {
+        side,
+        shape,
+        packed,
+        is_row_major,
+    };
+    (fragment, form.ty() == "f16")
 }

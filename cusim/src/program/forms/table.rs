@@ -55,6 +55,8 @@ const SETS: &[(&str, &str)] = &[
         "KEPT",
         "L2::evict_last|L2::evict_normal|L2::evict_first|L2::evict_unchanged",
     ),
+    ("TILE", "m16n16k16|m8n32k16|m32n8k16"),
+    ("WMMA_SPACE", "global|shared|shared::cta"),
     ("REST", "L2::evict_first|L2::evict_unchanged"),
 ];
 
@@ -220,6 +222,17 @@ pub(super) const FORMS: &[&str] = &[
     "mma .sync .aligned .m16n8k8|m16n8k16 .row .col .f32 .bf16 .bf16 .f32",
     "mma .sync .aligned .m16n8k4|m16n8k8 .row .col .f32 .tf32 .tf32 .f32",
     "mma .sync .aligned .m16n8k16|m16n8k32 .row .col ?.satfinite .s32 .s8|u8 .s8|u8 .s32",
+    "wmma .load .a|b .sync .aligned .row|col .TILE ?.WMMA_SPACE .f16|bf16|s8|u8",
+    "wmma .load .a|b .sync .aligned .row|col .m16n16k8 ?.WMMA_SPACE .tf32",
+    "wmma .load .c .sync .aligned .row|col .TILE ?.WMMA_SPACE .f16|f32|s32",
+    "wmma .load .c .sync .aligned .row|col .m16n16k8 ?.WMMA_SPACE .f32",
+    "wmma .store .d .sync .aligned .row|col .TILE ?.WMMA_SPACE .f16|f32|s32",
+    "wmma .store .d .sync .aligned .row|col .m16n16k8 ?.WMMA_SPACE .f32",
+    "wmma .mma .sync .aligned .row|col .row|col .TILE .f16|f32 .f16|f32",
+    "wmma .mma .sync .aligned .row|col .row|col .TILE .f32 .bf16 .bf16 .f32",
+    "wmma .mma .sync .aligned .row|col .row|col .m16n16k8 .f32 .tf32 .tf32 .f32",
+    "wmma .mma .sync .aligned .row|col .row|col .TILE .s32 .s8 .s8 .s32 ?.satfinite",
+    "wmma .mma .sync .aligned .row|col .row|col .TILE .s32 .u8 .u8 .s32 ?.satfinite",
     // Synchronisation.
     "bar ?.cta .sync|arrive",
     "bar ?.cta .red .popc .u32",
