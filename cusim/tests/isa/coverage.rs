@@ -47,6 +47,7 @@ const TESTS: &[&[fn()]] = &[
     crate::sets::TESTS,
     crate::spaces::TESTS,
     crate::vector::TESTS,
+    crate::video::TESTS,
     crate::warp::TESTS,
     crate::widths::TESTS,
 ];

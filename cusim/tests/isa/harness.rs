@@ -4,7 +4,7 @@ use cusim::arch::Arch;
 use cusim::exec::{self, LaunchConfig, Options};
 use cusim::fault::Fault;
 use cusim::memory::GlobalMemory;
-use cusim::program::Program;
+use cusim::program::{Program, opcodes};
 use cusim::ptx;
 use proptest::prelude::*;
 
@@ -299,4 +299,18 @@ pub fn config() -> ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
     }
+}
+
+/// Every mnemonic of an opcode: plain, and with each of its options.
+pub fn mnemonics(opcode: &str) -> Vec<String> {
+    let forms = opcodes().filter(|form| form.name.split('.').next() == Some(opcode));
+    let all = forms.flat_map(|form| {
+        let rest = form.name[opcode.len()..].to_owned();
+        let options = form.options.into_iter();
+        let with: Vec<_> = options
+            .map(|option| format!("{opcode}.{option}{rest}"))
+            .collect();
+        std::iter::once(format!("{opcode}{rest}")).chain(with)
+    });
+    all.collect()
 }

@@ -18,5 +18,6 @@ mod matrix;
 mod sets;
 mod spaces;
 mod vector;
+mod video;
 mod warp;
 mod widths;

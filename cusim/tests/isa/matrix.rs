@@ -1,27 +1,12 @@
 //! Matrix instructions against products of whole matrices, with fragments as the PTX ISA draws them.
 
-use cusim::program::opcodes;
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use crate::harness::{Operands, Out, config, run};
+use crate::harness::{Operands, Out, config, mnemonics, run};
 
 /// The tests of this file.
 pub const TESTS: &[fn()] = &[products, loads, stores, transpositions, wmma];
-
-/// Every mnemonic of an opcode: plain, and with each of its options.
-fn mnemonics(opcode: &str) -> Vec<String> {
-    let forms = opcodes().filter(|form| form.name.split('.').next() == Some(opcode));
-    let all = forms.flat_map(|form| {
-        let rest = form.name[opcode.len()..].to_owned();
-        let options = form.options.into_iter();
-        let with: Vec<_> = options
-            .map(|option| format!("{opcode}.{option}{rest}"))
-            .collect();
-        std::iter::once(format!("{opcode}{rest}")).chain(with)
-    });
-    all.collect()
-}
 
 /// What an element of a matrix is.
 #[derive(Clone, Copy, PartialEq)]

@@ -16,6 +16,7 @@ mod numeric;
 mod operand;
 mod sync;
 mod tensor;
+mod video;
 mod warp;
 
 use std::collections::HashMap;
@@ -261,6 +262,7 @@ impl Context<'_> {
             "add" | "sub" | "mad" if form.has("cc") => self.carried(form),
             "mul" | "mad" => self.multiply(form),
             "mul24" | "mad24" => self.multiply24(form),
+            video if video.starts_with('v') => self.video(form),
             "sad" => self.absolute_difference(form),
             "dp4a" | "dp2a" => self.dot_product(form),
             "shl" | "shr" => self.shift(form),
