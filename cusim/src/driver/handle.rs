@@ -60,12 +60,13 @@ impl<T> Handle<T> {
 }
 
 impl<T: Object> Handle<T> {
-    /// A handle nobody has had before. No address on a 64-bit machine has these upper bits.
+    /// A handle nobody has had before. No address on a 64-bit machine has these upper bits; the highest is clear for programs
+    /// that take it for a signed number.
     fn fresh() -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         Self(
-            0xC051_0000_0000_0000 | T::TAG << 40 | (serial & 0xff_ffff_ffff),
+            0x4051_0000_0000_0000 | T::TAG << 40 | (serial & 0xff_ffff_ffff),
             PhantomData,
         )
     }
