@@ -22,6 +22,7 @@ pub fn record(device: &Device) -> Result<()> {
     options::<f16, bf16>(device, &[36, 516])?;
     options::<f32, bf16>(device, &[133])?;
     options::<f16, f32>(device, &[133])?;
+    options::<bf16, f16>(device, &[133])?;
     ends_of_columns::<f16>(device)?;
     ends_of_columns::<bf16>(device)?;
     ends_of_columns::<f32>(device)?;
@@ -33,7 +34,11 @@ pub fn record(device: &Device) -> Result<()> {
     side_by_side::<f32, bf16>(device, 4)?;
     narrow_groups(device)?;
     tails(device)?;
+    single_elements::<f32, bf16>(device)?;
+    single_elements::<bf16, f16>(device)?;
+    single_elements::<f16, f32>(device)?;
     ends(device)?;
+    together(device)?;
     means(device)?;
     heads(device)?;
     backward(device)
@@ -599,6 +604,90 @@ fn tails(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// Single elements of rows that end in each slot of a step of the tail.
+fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
+    let rms = Norm::from(RMS);
+    let one_plus = Norm::from(ONE_PLUS);
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..one_plus
+    };
+    let llama = Norm {
+        rounding: Rounding::Llama,
+        columns: Some(2050),
+        ..rms
+    };
+    let per_row = |op| Norm {
+        scale: Some(Scale::PerRow),
+        ..op
+    };
+    let full = With {
+        residual: true,
+        bias: true,
+        gate: true,
+        ..WEIGHT
+    };
+    let post = With {
+        residual: true,
+        post: Some(true),
+        ..WEIGHT
+    };
+    let bare = With {
+        post: Some(false),
+        ..post
+    };
+    let biased = With {
+        bias: true,
+        ..NOTHING
+    };
+    let weighted = With {
+        bias: true,
+        ..WEIGHT
+    };
+    let is_half = X::DTYPE == f16::DTYPE;
+    for end in [21, 53, 85, 117] {
+        let near = [1, 2048 + end];
+        every::<X, Y, i8>(device, &per_row(layer), full, near, 0, 1.0)?;
+        every::<X, Y, F8E4M3>(device, &per_row(llama), post, near, 0, 1.0)?;
+        every::<X, Y, F8E5M2>(device, &per_row(one_plus), WEIGHT, near, 0, 1.0)?;
+        every::<X, Y, i8>(device, &per_row(rms), biased, near, 0, 1.0)?;
+        every::<X, Y, i8>(device, &per_row(rms), weighted, near, 0, 1.0)?;
+        every::<X, Y, X>(device, &one_plus, post, near, 0, 1.0)?;
+        // Past what shared memory has room for. Sums that must be scaled too; those of f16 only where one is infinite.
+        let far = [1, 2048 + 41_600 + end];
+        let deviation = if is_half { 1.0 } else { 3e37 };
+        every::<X, Y, i8>(device, &per_row(layer), full, far, 0, deviation)?;
+        every::<X, Y, X>(device, &one_plus, bare, far, 0, 1.0)?;
+        if is_half {
+            around::<X, Y, Y>(device, far, 1.0, f64::INFINITY)?;
+        }
+        for shape in [near, far] {
+            around::<X, Y, Y>(device, shape, 1000.0, 8.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// LayerNorms of rows whose sum is too large, though that of no warp is.
+fn together(device: &Device) -> Result<()> {
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..Norm::from(RMS)
+    };
+    fn two<X: Float>(device: &Device, width: usize) -> Result<Tensor<X, 2>> {
+        let mut x = Tensor::new(device, [1, width], 0, 1.0)?;
+        x.set(device, |[_, at]| {
+            (at == 3 || at + 2 == width).then_some(3e38)
+        })?;
+        Ok(x)
+    }
+    every_of::<bf16, bf16, bf16>(device, &layer, NOTHING, two(device, 1032)?, 0, 1.0)?;
+    every_of::<f32, bf16, f32>(device, &layer, NOTHING, two(device, 516)?, 0, 1.0)?;
+    every_of::<f32, bf16, f32>(device, &layer, NOTHING, two(device, 133)?, 0, 1.0)?;
+    // What is infinite is past what shared memory has room for.
+    around::<f16, bf16, f16>(device, [1, 4 * (2048 + 10_400 + 421)], 1.0, f64::INFINITY)
+}
+
 /// Rows that have one large element, one further on than that of the row before.
 fn peaks<X: Float, Y: Float, Q: Quantized>(
     device: &Device,
@@ -646,7 +735,6 @@ fn ends(device: &Device) -> Result<()> {
     // So many rows that a block has several, and the last block not all.
     every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
     every::<f32, f32, f32>(device, &rms, NOTHING, [2051, 4 * 33], 0, 1.0)?;
-    every::<f16, f16, f16>(device, &rms, NOTHING, [1030, 65], 0, 1.0)?;
     every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
     // The same of rows of a warp.
     every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
@@ -730,7 +818,8 @@ fn around<X: Float, Y: Float, Z: Float>(
 fn heads(device: &Device) -> Result<()> {
     heads_of::<f16>(device)?;
     heads_of::<bf16>(device)?;
-    heads_of::<f32>(device)
+    heads_of::<f32>(device)?;
+    heads_at::<f16>(device, &Norm::from(RMS), [1025, 1, 1], 33, 0)
 }
 
 fn heads_of<T: Float>(device: &Device) -> Result<()> {
@@ -791,6 +880,15 @@ fn backward(device: &Device) -> Result<()> {
         gradients::<f32, bf16, f16>(device, [rows, width], 4, 1.0)?;
         gradients::<f16, f32, bf16>(device, [rows, width], 1, 1.0)?;
         gradients::<bf16, f16, f32>(device, [rows, width - 3], 1, 1.0)?;
+        gradients::<f16, f32, bf16>(device, [rows, width], 4, 1.0)?;
+        gradients::<bf16, f16, f32>(device, [rows, width], 4, 1.0)?;
+        gradients::<f32, bf16, f16>(device, [rows, width - 1], 0, 1.0)?;
+    }
+    // Chunks of 4 that end in the second and in the third slot.
+    for width in [4 * 45, 4 * 75] {
+        gradients::<f32, bf16, f16>(device, [3, width], 4, 1.0)?;
+        gradients::<f16, f32, bf16>(device, [3, width], 4, 1.0)?;
+        gradients::<bf16, f16, f32>(device, [3, width], 4, 1.0)?;
     }
     // So many rows that a partial sum has several, and that sums are added in each way.
     for rows in [1120, 1500] {
