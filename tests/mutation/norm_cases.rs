@@ -887,6 +887,8 @@ fn backward(device: &Device) -> Result<()> {
         gradients::<bf16, f16, f32>(device, [rows, width], 4, 1.0)?;
         gradients::<f32, bf16, f16>(device, [rows, width - 1], 0, 1.0)?;
     }
+    // Rows that fill the slots of all threads.
+    gradients::<f32, bf16, f16>(device, [3, 64], 1, 1.0)?;
     // Chunks of 4 that end in the second and in the third slot.
     for width in [4 * 45, 4 * 75] {
         gradients::<f32, bf16, f16>(device, [3, width], 4, 1.0)?;
