@@ -382,8 +382,13 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
             }
         }
     }
-    // At every element of a chunk in each slot of a warp, and in the tail; of sums that must be scaled too.
-    for (chunks, slots, end) in [(127, 4, 5), (2048 + 40, 1, 2048 + 5)] {
+    // At every element of a chunk in each slot of a warp, and in the tail; of sums that must be scaled too. Single elements likewise.
+    for (chunk, chunks, slots, end) in [
+        (chunk, 127, 4, 5),
+        (chunk, 2048 + 40, 1, 2048 + 5),
+        (1, 127, 4, 5),
+        (1, 2048 + 125, 4, 2048 + 5),
+    ] {
         for column in
             (0..slots).flat_map(|slot| (0..chunk).map(move |i| chunk * (32 * slot + end) + i))
         {
@@ -657,14 +662,16 @@ fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
         let far = [1, 2048 + 41_600 + end];
         let deviation = if is_half { 1.0 } else { 3e37 };
         every::<X, Y, i8>(device, &per_row(layer), full, far, 0, deviation)?;
-        every::<X, Y, X>(device, &one_plus, bare, far, 0, 1.0)?;
-        if is_half {
-            around::<X, Y, Y>(device, far, 1.0, f64::INFINITY)?;
-        }
-        for shape in [near, far] {
-            around::<X, Y, f32>(device, shape, 1000.0, 8.0)?;
-            if !is_half {
-                around::<X, Y, f32>(device, shape, 2e38, 4e36)?;
+        every::<X, Y, f32>(device, &one_plus, bare, far, 0, 1.0)?;
+        let large = if is_half {
+            (1.0, f64::INFINITY)
+        } else {
+            (2e38, 4e36)
+        };
+        for (mean, deviation) in [(1000.0, 8.0), large] {
+            for shape in [near, far] {
+                let x = alike(device, shape, mean, deviation)?;
+                every_of::<X, Y, f32>(device, &layer, NOTHING, x, 0, 1.0)?;
             }
         }
     }
@@ -790,6 +797,21 @@ fn means(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// A row whose elements are all alike but one, near the end.
+fn alike<X: Float>(
+    device: &Device,
+    shape: [usize; 2],
+    mean: f64,
+    deviation: f64,
+) -> Result<Tensor<X, 2>> {
+    let mut x = Tensor::new(device, shape, 0, 1.0)?;
+    x.set(device, |[_, column]| {
+        let is_other = column + 3 == shape[1];
+        Some(if is_other { mean + deviation } else { mean })
+    })?;
+    Ok(x)
+}
+
 fn around<X: Float, Y: Float, Z: Float>(
     device: &Device,
     shape: [usize; 2],
@@ -800,15 +822,7 @@ fn around<X: Float, Y: Float, Z: Float>(
         statistics: Statistics::Deviation,
         ..Norm::from(RMS)
     };
-    // All alike but one, near the end.
-    let rows = || -> Result<Tensor<X, 2>> {
-        let mut x = Tensor::new(device, shape, 0, 1.0)?;
-        x.set(device, |[_, column]| {
-            let is_other = column + 3 == shape[1];
-            Some(if is_other { mean + deviation } else { mean })
-        })?;
-        Ok(x)
-    };
+    let rows = || alike(device, shape, mean, deviation);
     every_of::<X, Y, Z>(device, &layer, WEIGHT, rows()?, 0, deviation)?;
     let to_bytes = Norm {
         scale: Some(Scale::PerRow),
