@@ -649,19 +649,33 @@ fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
         bias: true,
         ..WEIGHT
     };
+    let added = With {
+        gate: false,
+        ..full
+    };
     let is_half = X::DTYPE == f16::DTYPE;
+    // The last element decides the scale.
+    let rows = |shape: [usize; 2], deviation| -> Result<Tensor<X, 2>> {
+        let mut x = Tensor::new(device, shape, 0, deviation)?;
+        x.set(device, |[_, at]| {
+            (at + 1 == shape[1]).then_some(600.0 * deviation)
+        })?;
+        Ok(x)
+    };
     for end in [21, 53, 85, 117] {
         let near = [1, 2048 + end];
-        every::<X, Y, i8>(device, &per_row(layer), full, near, 0, 1.0)?;
-        every::<X, Y, F8E4M3>(device, &per_row(llama), post, near, 0, 1.0)?;
-        every::<X, Y, F8E5M2>(device, &per_row(one_plus), WEIGHT, near, 0, 1.0)?;
-        every::<X, Y, i8>(device, &per_row(rms), biased, near, 0, 1.0)?;
-        every::<X, Y, i8>(device, &per_row(rms), weighted, near, 0, 1.0)?;
+        let x = || rows(near, 1.0);
+        every_of::<X, Y, i8>(device, &per_row(layer), full, x()?, 0, 1.0)?;
+        every_of::<X, Y, F8E4M3>(device, &per_row(llama), post, x()?, 0, 1.0)?;
+        every_of::<X, Y, F8E5M2>(device, &per_row(one_plus), WEIGHT, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), biased, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), weighted, x()?, 0, 1.0)?;
         every::<X, Y, X>(device, &one_plus, post, near, 0, 1.0)?;
         // Past what shared memory has room for. Sums that must be scaled too; those of f16 only where one is infinite.
         let far = [1, 2048 + 41_600 + end];
-        let deviation = if is_half { 1.0 } else { 3e37 };
-        every::<X, Y, i8>(device, &per_row(layer), full, far, 0, deviation)?;
+        let deviation = if is_half { 1.0 } else { 3e35 };
+        let x = rows(far, deviation)?;
+        every_of::<X, Y, i8>(device, &per_row(layer), added, x, 0, deviation)?;
         every::<X, Y, f32>(device, &one_plus, bare, far, 0, 1.0)?;
         let large = if is_half {
             (1.0, f64::INFINITY)
@@ -694,6 +708,17 @@ fn together(device: &Device) -> Result<()> {
     every_of::<bf16, bf16, bf16>(device, &layer, NOTHING, two(device, 1032)?, 0, 1.0)?;
     every_of::<f32, bf16, f32>(device, &layer, NOTHING, two(device, 516)?, 0, 1.0)?;
     every_of::<f32, bf16, f32>(device, &layer, NOTHING, two(device, 133)?, 0, 1.0)?;
+    // All alike, with a mean that is rounded: what is past the end differs from it, and has no part in the scale.
+    let to_bytes = Norm {
+        scale: Some(Scale::PerRow),
+        ..layer
+    };
+    for end in [5, 37, 69, 101] {
+        for start in [128, 2048] {
+            let x = alike::<f32>(device, [1, start + end], 16_776_455.0, 0.0)?;
+            every_of::<f32, f32, i8>(device, &to_bytes, NOTHING, x, 0, 1.0)?;
+        }
+    }
     // What is infinite is past what shared memory has room for.
     around::<f16, bf16, f16>(device, [1, 4 * (2048 + 10_400 + 421)], 1.0, f64::INFINITY)
 }
@@ -755,8 +780,8 @@ fn ends(device: &Device) -> Result<()> {
 /// Rows whose mean square is 0 though not all of their elements are: infinities.
 fn zeros<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
-    for chunks in [5, 2048 + 40] {
-        let shape = [1, chunk * chunks];
+    for width in [chunk * 5, chunk * (2048 + 40), 7, 2048 + 41] {
+        let shape = [1, width];
         let rows = || -> Result<Tensor<T, 2>> {
             let mut x = Tensor::new(device, shape, 0, 1.0)?;
             x.set(device, |[_, column]| (column < 3).then_some(0.0))?;
