@@ -497,6 +497,22 @@ fn narrow_groups(device: &Device) -> Result<()> {
             every::<f16, f16, F8E5M2>(device, &op, WEIGHT, [2, width], 1, 1.0)?;
         }
     }
+    let scaled = |scale| Norm {
+        scale: Some(scale),
+        ..Norm::from(RMS)
+    };
+    // Two slots of a warp have no chunk.
+    for width in [192, 2048 + 64] {
+        let op = scaled(Scale::PerGroup(64));
+        every::<f32, f32, i8>(device, &op, WEIGHT, [2, width], 1, 1.0)?;
+    }
+    // Rows that end in each slot.
+    for width in [133, 165, 197, 229] {
+        let op = scaled(Scale::PerRow);
+        every::<f32, f32, F8E4M3>(device, &op, WEIGHT, [1, width], 1, 1.0)?;
+    }
+    // One element.
+    every::<f32, f32, i8>(device, &scaled(Scale::PerRow), WEIGHT, [3, 1], 1, 1.0)?;
     Ok(())
 }
 
@@ -649,6 +665,10 @@ fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
         bias: true,
         ..WEIGHT
     };
+    let gated = With {
+        gate: true,
+        ..WEIGHT
+    };
     let added = With {
         gate: false,
         ..full
@@ -670,6 +690,7 @@ fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
         every_of::<X, Y, F8E5M2>(device, &per_row(one_plus), WEIGHT, x()?, 0, 1.0)?;
         every_of::<X, Y, i8>(device, &per_row(rms), biased, x()?, 0, 1.0)?;
         every_of::<X, Y, i8>(device, &per_row(rms), weighted, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), gated, x()?, 0, 1.0)?;
         every::<X, Y, X>(device, &one_plus, post, near, 0, 1.0)?;
         // Past what shared memory has room for. Sums that must be scaled too; those of f16 only where one is infinite.
         let far = [1, 2048 + 41_600 + end];
