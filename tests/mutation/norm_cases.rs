@@ -22,6 +22,7 @@ pub fn record(device: &Device) -> Result<()> {
     options::<f16, bf16>(device, &[36, 516])?;
     options::<f32, bf16>(device, &[133])?;
     options::<f16, f32>(device, &[133])?;
+    options::<bf16, f16>(device, &[133])?;
     ends_of_columns::<f16>(device)?;
     ends_of_columns::<bf16>(device)?;
     ends_of_columns::<f32>(device)?;
@@ -33,7 +34,11 @@ pub fn record(device: &Device) -> Result<()> {
     side_by_side::<f32, bf16>(device, 4)?;
     narrow_groups(device)?;
     tails(device)?;
+    single_elements::<f32, bf16>(device)?;
+    single_elements::<bf16, f16>(device)?;
+    single_elements::<f16, f32>(device)?;
     ends(device)?;
+    together(device)?;
     means(device)?;
     heads(device)?;
     backward(device)
@@ -377,8 +382,13 @@ fn ends_of_columns<T: Float>(device: &Device) -> Result<()> {
             }
         }
     }
-    // At every element of a chunk in each slot of a warp, and in the tail; of sums that must be scaled too.
-    for (chunks, slots, end) in [(127, 4, 5), (2048 + 40, 1, 2048 + 5)] {
+    // At every element of a chunk in each slot of a warp, and in the tail; of sums that must be scaled too. Single elements likewise.
+    for (chunk, chunks, slots, end) in [
+        (chunk, 127, 4, 5),
+        (chunk, 2048 + 40, 1, 2048 + 5),
+        (1, 127, 4, 5),
+        (1, 2048 + 125, 4, 2048 + 5),
+    ] {
         for column in
             (0..slots).flat_map(|slot| (0..chunk).map(move |i| chunk * (32 * slot + end) + i))
         {
@@ -487,6 +497,22 @@ fn narrow_groups(device: &Device) -> Result<()> {
             every::<f16, f16, F8E5M2>(device, &op, WEIGHT, [2, width], 1, 1.0)?;
         }
     }
+    let scaled = |scale| Norm {
+        scale: Some(scale),
+        ..Norm::from(RMS)
+    };
+    // Two slots of a warp have no chunk.
+    for width in [192, 2048 + 64] {
+        let op = scaled(Scale::PerGroup(64));
+        every::<f32, f32, i8>(device, &op, WEIGHT, [2, width], 1, 1.0)?;
+    }
+    // Rows that end in each slot.
+    for width in [133, 165, 197, 229] {
+        let op = scaled(Scale::PerRow);
+        every::<f32, f32, F8E4M3>(device, &op, WEIGHT, [1, width], 1, 1.0)?;
+    }
+    // One element.
+    every::<f32, f32, i8>(device, &scaled(Scale::PerRow), WEIGHT, [3, 1], 1, 1.0)?;
     Ok(())
 }
 
@@ -599,6 +625,128 @@ fn tails(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// Single elements of rows that end in each slot of a step of the tail.
+fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
+    let rms = Norm::from(RMS);
+    let one_plus = Norm::from(ONE_PLUS);
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..one_plus
+    };
+    let llama = Norm {
+        rounding: Rounding::Llama,
+        columns: Some(2050),
+        ..rms
+    };
+    let per_row = |op| Norm {
+        scale: Some(Scale::PerRow),
+        ..op
+    };
+    let full = With {
+        residual: true,
+        bias: true,
+        gate: true,
+        ..WEIGHT
+    };
+    let post = With {
+        residual: true,
+        post: Some(true),
+        ..WEIGHT
+    };
+    let bare = With {
+        post: Some(false),
+        ..post
+    };
+    let biased = With {
+        bias: true,
+        ..NOTHING
+    };
+    let weighted = With {
+        bias: true,
+        ..WEIGHT
+    };
+    let gated = With {
+        gate: true,
+        ..WEIGHT
+    };
+    let added = With {
+        gate: false,
+        ..full
+    };
+    let is_half = X::DTYPE == f16::DTYPE;
+    // The last element decides the scale.
+    let rows = |shape: [usize; 2], deviation| -> Result<Tensor<X, 2>> {
+        let mut x = Tensor::new(device, shape, 0, deviation)?;
+        x.set(device, |[_, at]| {
+            (at + 1 == shape[1]).then_some(600.0 * deviation)
+        })?;
+        Ok(x)
+    };
+    for end in [21, 53, 85, 117] {
+        let near = [1, 2048 + end];
+        let x = || rows(near, 1.0);
+        every_of::<X, Y, i8>(device, &per_row(layer), full, x()?, 0, 1.0)?;
+        every_of::<X, Y, F8E4M3>(device, &per_row(llama), post, x()?, 0, 1.0)?;
+        every_of::<X, Y, F8E5M2>(device, &per_row(one_plus), WEIGHT, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), biased, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), weighted, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), gated, x()?, 0, 1.0)?;
+        // Nothing is in registers yet that another pass has loaded.
+        for with in [post, biased, full] {
+            every::<X, Y, X>(device, &one_plus, with, near, 0, 1.0)?;
+        }
+        // Past what shared memory has room for. Sums that must be scaled too; those of f16 only where one is infinite.
+        let far = [1, 2048 + 41_600 + end];
+        let deviation = if is_half { 1.0 } else { 3e35 };
+        let x = rows(far, deviation)?;
+        every_of::<X, Y, i8>(device, &per_row(layer), added, x, 0, deviation)?;
+        every::<X, Y, f32>(device, &one_plus, bare, far, 0, 1.0)?;
+        let large = if is_half {
+            (1.0, f64::INFINITY)
+        } else {
+            (2e38, 4e36)
+        };
+        for (mean, deviation) in [(1000.0, 8.0), large] {
+            for shape in [near, far] {
+                let x = alike(device, shape, mean, deviation)?;
+                every_of::<X, Y, f32>(device, &layer, NOTHING, x, 0, 1.0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// LayerNorms of rows whose sum is too large, though that of no warp is.
+fn together(device: &Device) -> Result<()> {
+    let layer = Norm {
+        statistics: Statistics::Deviation,
+        ..Norm::from(RMS)
+    };
+    fn two<X: Float>(device: &Device, width: usize) -> Result<Tensor<X, 2>> {
+        let mut x = Tensor::new(device, [1, width], 0, 1.0)?;
+        x.set(device, |[_, at]| {
+            (at == 3 || at + 2 == width).then_some(3e38)
+        })?;
+        Ok(x)
+    }
+    every_of::<bf16, bf16, bf16>(device, &layer, NOTHING, two(device, 1032)?, 0, 1.0)?;
+    every_of::<f32, bf16, f32>(device, &layer, NOTHING, two(device, 516)?, 0, 1.0)?;
+    every_of::<f32, bf16, f32>(device, &layer, NOTHING, two(device, 133)?, 0, 1.0)?;
+    // All alike, with a mean that is rounded: what is past the end differs from it, and has no part in the scale.
+    let to_bytes = Norm {
+        scale: Some(Scale::PerRow),
+        ..layer
+    };
+    for end in [5, 37, 69, 101] {
+        for start in [128, 2048] {
+            let x = alike::<f32>(device, [1, start + end], 16_776_455.0, 0.0)?;
+            every_of::<f32, f32, i8>(device, &to_bytes, NOTHING, x, 0, 1.0)?;
+        }
+    }
+    // What is infinite is past what shared memory has room for.
+    around::<f16, bf16, f16>(device, [1, 4 * (2048 + 10_400 + 421)], 1.0, f64::INFINITY)
+}
+
 /// Rows that have one large element, one further on than that of the row before.
 fn peaks<X: Float, Y: Float, Q: Quantized>(
     device: &Device,
@@ -646,7 +794,6 @@ fn ends(device: &Device) -> Result<()> {
     // So many rows that a block has several, and the last block not all.
     every::<bf16, bf16, bf16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
     every::<f32, f32, f32>(device, &rms, NOTHING, [2051, 4 * 33], 0, 1.0)?;
-    every::<f16, f16, f16>(device, &rms, NOTHING, [1030, 65], 0, 1.0)?;
     every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 33], 0, 1.0)?;
     // The same of rows of a warp.
     every::<f16, f16, f16>(device, &rms, NOTHING, [2051, 8 * 65], 0, 1.0)?;
@@ -657,8 +804,8 @@ fn ends(device: &Device) -> Result<()> {
 /// Rows whose mean square is 0 though not all of their elements are: infinities.
 fn zeros<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
-    for chunks in [5, 2048 + 40] {
-        let shape = [1, chunk * chunks];
+    for width in [chunk * 5, chunk * (2048 + 40), 7, 2048 + 41] {
+        let shape = [1, width];
         let rows = || -> Result<Tensor<T, 2>> {
             let mut x = Tensor::new(device, shape, 0, 1.0)?;
             x.set(device, |[_, column]| (column < 3).then_some(0.0))?;
@@ -682,7 +829,10 @@ fn zeros<T: Float>(device: &Device) -> Result<()> {
 /// LayerNorms of rows whose mean is much larger than their deviation: errors of it show.
 fn means(device: &Device) -> Result<()> {
     // Such that the last bit of what is left of a mean shows.
-    for width in [100, 120, 140, 160, 1100, 1200, 8192 + 1200, 301, 303] {
+    for width in (68..168)
+        .step_by(8)
+        .chain([100, 1100, 1200, 8192 + 1200, 301, 303])
+    {
         around::<f32, f32, f32>(device, [1, width], 1e6, 7.0)?;
     }
     for (mean, deviation) in [(1000.0, 8.0), (2e38, 4e36)] {
@@ -699,6 +849,21 @@ fn means(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// A row whose elements are all alike but one, near the end.
+fn alike<X: Float>(
+    device: &Device,
+    shape: [usize; 2],
+    mean: f64,
+    deviation: f64,
+) -> Result<Tensor<X, 2>> {
+    let mut x = Tensor::new(device, shape, 0, 1.0)?;
+    x.set(device, |[_, column]| {
+        let is_other = column + 3 == shape[1];
+        Some(if is_other { mean + deviation } else { mean })
+    })?;
+    Ok(x)
+}
+
 fn around<X: Float, Y: Float, Z: Float>(
     device: &Device,
     shape: [usize; 2],
@@ -709,15 +874,7 @@ fn around<X: Float, Y: Float, Z: Float>(
         statistics: Statistics::Deviation,
         ..Norm::from(RMS)
     };
-    // All alike but one, near the end.
-    let rows = || -> Result<Tensor<X, 2>> {
-        let mut x = Tensor::new(device, shape, 0, 1.0)?;
-        x.set(device, |[_, column]| {
-            let is_other = column + 3 == shape[1];
-            Some(if is_other { mean + deviation } else { mean })
-        })?;
-        Ok(x)
-    };
+    let rows = || alike(device, shape, mean, deviation);
     every_of::<X, Y, Z>(device, &layer, WEIGHT, rows()?, 0, deviation)?;
     let to_bytes = Norm {
         scale: Some(Scale::PerRow),
@@ -730,7 +887,8 @@ fn around<X: Float, Y: Float, Z: Float>(
 fn heads(device: &Device) -> Result<()> {
     heads_of::<f16>(device)?;
     heads_of::<bf16>(device)?;
-    heads_of::<f32>(device)
+    heads_of::<f32>(device)?;
+    heads_at::<f16>(device, &Norm::from(RMS), [1025, 1, 1], 33, 0)
 }
 
 fn heads_of<T: Float>(device: &Device) -> Result<()> {
@@ -791,6 +949,17 @@ fn backward(device: &Device) -> Result<()> {
         gradients::<f32, bf16, f16>(device, [rows, width], 4, 1.0)?;
         gradients::<f16, f32, bf16>(device, [rows, width], 1, 1.0)?;
         gradients::<bf16, f16, f32>(device, [rows, width - 3], 1, 1.0)?;
+        gradients::<f16, f32, bf16>(device, [rows, width], 4, 1.0)?;
+        gradients::<bf16, f16, f32>(device, [rows, width], 4, 1.0)?;
+        gradients::<f32, bf16, f16>(device, [rows, width - 1], 0, 1.0)?;
+    }
+    // Rows that fill the slots of all threads.
+    gradients::<f32, bf16, f16>(device, [3, 64], 1, 1.0)?;
+    // Chunks of 4 that end in the second and in the third slot.
+    for width in [4 * 45, 4 * 75] {
+        gradients::<f32, bf16, f16>(device, [3, width], 4, 1.0)?;
+        gradients::<f16, f32, bf16>(device, [3, width], 4, 1.0)?;
+        gradients::<bf16, f16, f32>(device, [3, width], 4, 1.0)?;
     }
     // So many rows that a partial sum has several, and that sums are added in each way.
     for rows in [1120, 1500] {
