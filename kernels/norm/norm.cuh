@@ -300,13 +300,15 @@ private:
         };
         add_up(columns, add);
         sum = reduce_(sum, Add());
-        const bool fits = Traits::kSquaresFit || reduce_(magnitudes, Add()) <= FLT_MAX;
-        if (__any_sync(kFullWarp, !fits)) {
-            before_ = fits ? 1.0f : 0x1p-40f;
-            multiply(x_, before_);
-            sum = 0.0f;
-            add_up(columns, [&](float x) { sum += x; });
-            sum = reduce_(sum, Add());
+        if constexpr (!Traits::kSquaresFit) {
+            const bool fits = reduce_(magnitudes, Add()) <= FLT_MAX;
+            if (__any_sync(kFullWarp, !fits)) {
+                before_ = fits ? 1.0f : 0x1p-40f;
+                multiply(x_, before_);
+                sum = 0.0f;
+                add_up(columns, [&](float x) { sum += x; });
+                sum = reduce_(sum, Add());
+            }
         }
         mean_ = quotient<!Traits::kHalf>(sum, float(columns));
         subtract(x_, slots_, mean_);
