@@ -48,6 +48,30 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         bits::<T>(device, dims)?;
         missing_pages::<T>(device, dims, tile)?;
     }
+    // Heads that end in each line of a row, of which the last key is in a tile of each kind; nothing is behind it.
+    let ends = [
+        [24, 72],
+        [72, 24],
+        [24, 136],
+        [72, 136],
+        [136, 72],
+        [248, 24],
+    ];
+    for dims in ends.into_iter().chain([HEADS[0].0]) {
+        for keys in [32, 64, 128, 256] {
+            let lens: [&[usize]; 2] = [&[9], &[keys]];
+            let options = PrefillOptions::default();
+            run::<T>(
+                device,
+                &Prefill::default(),
+                dims,
+                1,
+                lens,
+                |_| false,
+                options,
+            )?;
+        }
+    }
     Ok(())
 }
 
@@ -282,7 +306,7 @@ fn missing_pages<T: Float>(device: &Device, dims: [usize; 2], tile: usize) -> Re
     let pages = tile / PASS;
     let later = 8 * pages;
     let q = Tensor::<T, 3>::new(device, [1, 1, dims[0]], 8, 1.0)?;
-    let first = (0..pages).map(|page| (pages, page));
+    let first = (0..pages).map(|page| (2 * pages, page));
     let later = (later..later + pages).map(|page| (later + pages, page));
     for (count, missing) in first.chain(later) {
         let page = |at| if at == missing { count } else { at } as i32;
@@ -291,7 +315,7 @@ fn missing_pages<T: Float>(device: &Device, dims: [usize; 2], tile: usize) -> Re
             count,
             table: &(0..count).map(page).collect::<Vec<_>>(),
         };
-        let lens: [&[usize]; 2] = [&[1], &[count * PASS]];
+        let lens: [&[usize]; 2] = [&[1], &[count * PASS - 3]];
         paged(
             device,
             &Prefill::default(),
