@@ -42,14 +42,15 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             options_case::<T>(device, &op, turn, head_dim, head_dim_v)?;
         }
     }
-    // Rows that end in each pass of the copies and of the stores, and every head dimension of a square.
+    // Rows that end in each pass of the copies and of the stores, and every head dimension of a square; keys that end in each half of a tile.
     for rows in (1..=11).chain([16, 33]) {
-        let wide = if rows < 33 { 264 } else { 504 };
+        let wide = if [8, 33].contains(&rows) { 504 } else { 264 };
+        let keys = if rows % 2 == 0 { 19 } else { 28 };
         for head_dim_v in [8, 120, 248, wide] {
             let q = Tensor::<T, 3>::new(device, [rows, 3, 24], 8, 1.0)?;
-            let k = Tensor::<T, 3>::new(device, [19, 1, 24], 8, 1.0)?;
-            let v = Tensor::<T, 3>::new(device, [19, 1, head_dim_v], 8, 1.0)?;
-            let lens: [&[usize]; 2] = [&[rows], &[19]];
+            let k = Tensor::<T, 3>::new(device, [keys, 1, 24], 8, 1.0)?;
+            let v = Tensor::<T, 3>::new(device, [keys, 1, head_dim_v], 8, 1.0)?;
+            let lens: [&[usize]; 2] = [&[rows], &[keys]];
             let options = PrefillOptions::default();
             packed(device, &Prefill::default(), &q, &k, &v, lens, options)?;
         }
@@ -59,7 +60,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         ..Prefill::default()
     };
     // Wide heads that leave steps, or squares of columns, of their warps unused.
-    for (head_dim, head_dim_v) in [(296, 264), (360, 136), (424, 384), (488, 72)] {
+    for (head_dim, head_dim_v) in [(200, 328), (296, 264), (360, 136), (424, 384), (488, 72)] {
         let q = Tensor::<T, 3>::new(device, [21, 1, head_dim], 8, 1.0)?;
         let k = Tensor::<T, 3>::new(device, [70, 1, head_dim], 8, 1.0)?;
         let v = Tensor::<T, 3>::new(device, [70, 1, head_dim_v], 8, 1.0)?;
@@ -67,24 +68,20 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         packed(device, &causal, &q, &k, &v, [&[21], &[70]], options)?;
     }
     // A request without queries, also of heads in the same rows.
-    for (i, (head_dim, head_dim_v)) in [(40, 64), (72, 128), (248, 256), (576, 512)]
-        .into_iter()
-        .cycle()
-        .take(8)
-        .enumerate()
-    {
-        let heads = if i < 4 { 3 } else { 1 };
-        let q = Tensor::<T, 3>::new(device, [33, heads, head_dim], 0, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [60, 1, head_dim], 0, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [60, 1, head_dim_v], 0, 1.0)?;
-        let slopes = Tensor::<f32, 2>::new(device, [2, heads], 0, 0.2)?;
-        let bits = device.stream.clone_htod(&[0xff; 33 * 5])?;
-        let options = PrefillOptions {
-            alibi_slopes: Some(slopes.view()?),
-            bit_mask: Some(TensorView::contiguous(bits.as_view(), [1, 33, 5])?),
-            ..PrefillOptions::default()
-        };
-        packed(device, &causal, &q, &k, &v, [&[0, 33], &[20, 40]], options)?;
+    for heads in [3, 1] {
+        for (head_dim, head_dim_v) in [(40, 64), (72, 128), (248, 256), (576, 512)] {
+            let q = Tensor::<T, 3>::new(device, [33, heads, head_dim], 0, 1.0)?;
+            let k = Tensor::<T, 3>::new(device, [60, 1, head_dim], 0, 1.0)?;
+            let v = Tensor::<T, 3>::new(device, [60, 1, head_dim_v], 0, 1.0)?;
+            let slopes = Tensor::<f32, 2>::new(device, [2, heads], 0, 0.2)?;
+            let bits = device.stream.clone_htod(&[0xff; 33 * 5])?;
+            let options = PrefillOptions {
+                alibi_slopes: Some(slopes.view()?),
+                bit_mask: Some(TensorView::contiguous(bits.as_view(), [1, 33, 5])?),
+                ..PrefillOptions::default()
+            };
+            packed(device, &causal, &q, &k, &v, [&[0, 33], &[20, 40]], options)?;
+        }
     }
     // Tiles that all rows see, in pages.
     for head_dim in [64, 128, 256] {

@@ -2,6 +2,7 @@
 //! at once. What no row sees, and where it is not beside what one sees, is NaN: it must not be visited.
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use ferroflash::{BlockMask, BlockShape, Float, Mask, Prefill, PrefillOptions, TensorView};
 use rand::rngs::StdRng;
@@ -22,25 +23,20 @@ const HEADS: [([usize; 2], usize); 4] = [
 const PASS: usize = 16;
 
 pub fn all<T: Float>(device: &Device) -> Result<()> {
+    let full = Prefill::default();
+    let scaled = |softmax_scale, softcap| Prefill {
+        softmax_scale: Some(softmax_scale),
+        softcap,
+        ..full
+    };
     for (dims, tile) in HEADS {
-        let scaled = |softmax_scale, softcap| Prefill {
-            softmax_scale: Some(softmax_scale),
-            softcap,
-            ..Prefill::default()
-        };
         // Every element of a tile, of rows of each kind.
         for op in [scaled(-0.2, None), scaled(0.4, Some(3.0))] {
             prefill::<T>(device, &op, Shape(1, 128, 64, 1, 1), dims, 8, true, 1.0)?;
         }
-        prefill::<T>(
-            device,
-            &Prefill::default(),
-            Shape(2, 9, 3 * tile + 3, 2, 2),
-            dims,
-            8,
-            true,
-            1.0,
-        )?;
+        // A batch, not packed.
+        let batch = Shape(2, 9, 3 * tile + 3, 2, 2);
+        prefill::<T>(device, &full, batch, dims, 8, true, 1.0)?;
         edges_of_plain_tiles::<T>(device, dims, tile)?;
         sinks_and_window::<T>(device, dims, tile)?;
         long_lists::<T>(device, dims, tile)?;
@@ -61,15 +57,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         for keys in [32, 64, 128, 256] {
             let lens: [&[usize]; 2] = [&[9], &[keys]];
             let options = PrefillOptions::default();
-            run::<T>(
-                device,
-                &Prefill::default(),
-                dims,
-                1,
-                lens,
-                |_| false,
-                options,
-            )?;
+            run::<T>(device, &full, dims, 1, lens, |_| false, options)?;
         }
     }
     Ok(())
@@ -301,31 +289,43 @@ fn bits<T: Float>(device: &Device, dims: [usize; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Pages that do not exist: one alone in each part of a tile that a warp finds at once, of the first tiles and of later ones.
+/// Pages that do not exist: one alone in each part of a tile that a warp finds at once, of the first tiles and of later ones; and all that
+/// are between sinks and a window, of which nobody is told.
 fn missing_pages<T: Float>(device: &Device, dims: [usize; 2], tile: usize) -> Result<()> {
-    let pages = tile / PASS;
-    let later = 8 * pages;
-    let q = Tensor::<T, 3>::new(device, [1, 1, dims[0]], 8, 1.0)?;
-    let first = (0..pages).map(|page| (2 * pages, page));
-    let later = (later..later + pages).map(|page| (later + pages, page));
-    for (count, missing) in first.chain(later) {
-        let page = |at| if at == missing { count } else { at } as i32;
+    let run = |op: Prefill, size: usize, count: usize, keys: usize, missing: Range<usize>| {
+        let q = Tensor::<T, 3>::new(device, [1, 1, dims[0]], 8, 1.0)?;
+        let page = |at| match missing.contains(&at) {
+            true => count as i32,
+            false => at as i32,
+        };
         let pages = Pages {
-            size: PASS,
+            size,
             count,
             table: &(0..count).map(page).collect::<Vec<_>>(),
         };
-        let lens: [&[usize]; 2] = [&[1], &[count * PASS - 3]];
-        paged(
-            device,
-            &Prefill::default(),
-            &q,
-            1,
-            pages,
-            lens,
-            dims,
-            PrefillOptions::default(),
+        let options = PrefillOptions::default();
+        paged(device, &op, &q, 1, pages, [&[1], &[keys]], dims, options)
+    };
+    let pages = tile / PASS;
+    let later = 8 * pages;
+    let first = (0..=pages).map(|page| (2 * pages, page));
+    let later = (later..later + pages).map(|page| (later + pages, page));
+    for (count, page) in first.chain(later) {
+        run(
+            Prefill::default(),
+            PASS,
+            count,
+            count * PASS - 3,
+            page..page + 1,
         )?;
+    }
+    for sink_tokens in [8, 24] {
+        let op = Prefill {
+            mask: window(15, 0),
+            sink_tokens,
+            ..Prefill::default()
+        };
+        run(op, 8, 8, 64, sink_tokens as usize / 8..6)?;
     }
     Ok(())
 }
