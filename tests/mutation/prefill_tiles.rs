@@ -319,7 +319,7 @@ fn missing_pages<T: Float>(device: &Device, dims: [usize; 2], tile: usize) -> Re
             page..page + 1,
         )?;
     }
-    for sink_tokens in [8, 24] {
+    for sink_tokens in [8, 24, 40] {
         let op = Prefill {
             mask: window(15, 0),
             sink_tokens,
