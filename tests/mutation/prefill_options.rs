@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Device, Result, Tensor};
+use super::{Device, Result, Tensor, prefill_tiles};
 
 /// A sink above every logit, one among them, and two that are no numbers.
 const SINKS: [f32; 4] = [9.0, -1.5, f32::NEG_INFINITY, f32::NAN];
@@ -67,6 +67,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         let options = PrefillOptions::default();
         packed(device, &causal, &q, &k, &v, [&[21], &[70]], options)?;
     }
+    prefill_tiles::ends_of_heads::<T>(device)?;
     // A request without queries, also of heads in the same rows.
     for heads in [3, 1] {
         for (head_dim, head_dim_v) in [(40, 64), (72, 128), (248, 256), (576, 512)] {
