@@ -42,13 +42,19 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             options_case::<T>(device, &op, turn, head_dim, head_dim_v)?;
         }
     }
-    // Rows that end in each pass of the copies and of the stores, and every head dimension of a square; keys that end in each half of a tile.
-    for rows in (1..=11).chain([16, 33]) {
+    // Rows that end in each pass of the copies and of the stores, heads of every number of columns, keys that end in each half of a tile.
+    for (i, rows) in (1..=14).chain([16, 33]).enumerate() {
         let wide = if [8, 33].contains(&rows) { 504 } else { 264 };
         let keys = if rows % 2 == 0 { 19 } else { 28 };
-        for head_dim_v in [8, 120, 248, wide] {
-            let q = Tensor::<T, 3>::new(device, [rows, 3, 24], 8, 1.0)?;
-            let k = Tensor::<T, 3>::new(device, [keys, 1, 24], 8, 1.0)?;
+        let columns = 8 * (i + 1);
+        for (head_dim, head_dim_v) in [
+            (24, columns % 56 + 8),
+            (72, columns),
+            (136, columns),
+            (24, wide),
+        ] {
+            let q = Tensor::<T, 3>::new(device, [rows, 3, head_dim], 8, 1.0)?;
+            let k = Tensor::<T, 3>::new(device, [keys, 1, head_dim], 8, 1.0)?;
             let v = Tensor::<T, 3>::new(device, [keys, 1, head_dim_v], 8, 1.0)?;
             let lens: [&[usize]; 2] = [&[rows], &[keys]];
             let options = PrefillOptions::default();
