@@ -226,7 +226,10 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
             growing_logits::<T>(device, head_dim, keys, 0)?;
         }
     }
-    Ok(())
+    // Logits of every other row leave the range in the last tile alone, which is plain and an even one.
+    let every_other = |row| [0.0, 50.0][row % 2];
+    let last = |key| (key / 256) as f64 * 10.0;
+    steered_logits::<T>(device, [256, 288], 0, every_other, last)
 }
 
 /// Blocks whose rows see different keys. Keys that no row of a block sees are not read: there is NaN, which leaves
