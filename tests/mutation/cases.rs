@@ -20,6 +20,8 @@ use rand_distr::StandardNormal;
 
 #[path = "prefill_options.rs"]
 mod prefill_options;
+#[path = "prefill_tiles.rs"]
+mod prefill_tiles;
 #[path = "rope_cases.rs"]
 mod rope_cases;
 
@@ -41,6 +43,8 @@ pub fn record(wanted: impl Fn(&str) -> bool) -> Result<Vec<Recording>> {
         prefill_options::all::<f16>,
         prefill_options::all::<bf16>,
         prefill_options::all::<f32>,
+        prefill_tiles::all::<f16>,
+        prefill_tiles::all::<bf16>,
         norm_cases::record,
         rope_cases::all::<f16>,
         rope_cases::all::<bf16>,
@@ -144,11 +148,19 @@ fn prefill_cases<T: Float>(device: &Device) -> Result<()> {
         masked(Mask::Window { left, right })
     };
     // Wide heads, of a batch; without keys.
-    prefill::<T>(device, &full, Shape(2, 33, 40, 1, 2), 512, 8, true, 1.0)?;
-    prefill::<T>(device, &full, Shape(1, 32, 0, 1, 1), 512, 0, true, 1.0)?;
+    prefill::<T>(
+        device,
+        &full,
+        Shape(2, 33, 40, 1, 2),
+        [512; 2],
+        8,
+        true,
+        1.0,
+    )?;
+    prefill::<T>(device, &full, Shape(1, 32, 0, 1, 1), [512; 2], 0, true, 1.0)?;
     for head_dim in [64, 128, 256] {
         let run = |op: Prefill, shape, gap, lse| {
-            prefill::<T>(device, &op, shape, head_dim, gap, lse, 1.0)
+            prefill::<T>(device, &op, shape, [head_dim; 2], gap, lse, 1.0)
         };
         let capped = Prefill {
             softcap: Some(3.0),
@@ -171,10 +183,10 @@ fn prefill_cases<T: Float>(device: &Device) -> Result<()> {
         run(negative, Shape(1, 128, 66, 1, 1), 8, false)?;
         // Logits of some ten thousand: references that rest in shared memory.
         let shape = Shape(1, 20, 190, 1, 1);
-        prefill::<T>(device, &full, shape, head_dim, 0, true, 4000.0)?;
+        prefill::<T>(device, &full, shape, [head_dim; 2], 0, true, 4000.0)?;
         // Infinite logits, of which come NaN.
         let shape = Shape(1, 128, 9, 1, 1);
-        prefill::<T>(device, &full, shape, head_dim, 0, true, f64::INFINITY)?;
+        prefill::<T>(device, &full, shape, [head_dim; 2], 0, true, f64::INFINITY)?;
         // Rows and keys that end in each pass of the copies of a tile, the first, one after a tile without
         // and one after a tile with a mask; and in each pass of the stores of a warp.
         for pass in 0..16 {
@@ -203,7 +215,7 @@ fn prefill<T: Float>(
     device: &Device,
     op: &Prefill,
     Shape(batch, seqlen_q, seqlen_k, kv_heads, group): Shape,
-    head_dim: usize,
+    [head_dim, head_dim_v]: [usize; 2],
     gap: usize,
     with_lse: bool,
     spread: f64,
@@ -211,8 +223,8 @@ fn prefill<T: Float>(
     let heads = kv_heads * group;
     let q = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim], gap, spread)?;
     let k = Tensor::<T, 4>::new(device, [batch, seqlen_k, kv_heads, head_dim], gap, 1.0)?;
-    let v = Tensor::<T, 4>::new(device, [batch, seqlen_k, kv_heads, head_dim], gap, 2.0)?;
-    let mut o = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim], gap, 55.0)?;
+    let v = Tensor::<T, 4>::new(device, [batch, seqlen_k, kv_heads, head_dim_v], gap, 2.0)?;
+    let mut o = Tensor::<T, 4>::new(device, [batch, seqlen_q, heads, head_dim_v], gap, 55.0)?;
     let mut lse = Tensor::<f32, 3>::new(device, [batch, heads, seqlen_q], gap, 55.0)?;
     let args = PrefillArgs {
         q: q.view()?,

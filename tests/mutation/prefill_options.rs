@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Device, Result, Tensor};
+use super::{Device, Result, Tensor, prefill_tiles};
 
 /// A sink above every logit, one among them, and two that are no numbers.
 const SINKS: [f32; 4] = [9.0, -1.5, f32::NEG_INFINITY, f32::NAN];
@@ -42,53 +42,60 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
             options_case::<T>(device, &op, turn, head_dim, head_dim_v)?;
         }
     }
-    // Rows that end in each pass of the copies, and every head dimension of a square.
-    for (rows, head_dim_v) in [(15, 8), (16, 120), (17, 264), (33, 504)] {
-        let q = Tensor::<T, 3>::new(device, [rows, 3, 24], 8, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [19, 1, 24], 8, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [19, 1, head_dim_v], 8, 1.0)?;
-        packed(
-            device,
-            &Prefill::default(),
-            &q,
-            &k,
-            &v,
-            [&[rows], &[19]],
-            PrefillOptions::default(),
-        )?;
+    // Rows that end in each pass of the copies and of the stores, heads of every number of columns, keys that end in each half of a tile.
+    for (i, rows) in (1..=14).chain([16, 33]).enumerate() {
+        let wide = if [8, 33].contains(&rows) { 504 } else { 264 };
+        let keys = if rows % 2 == 0 { 19 } else { 28 };
+        let columns = 8 * (i + 1);
+        for (head_dim, head_dim_v) in [
+            (24, columns % 56 + 8),
+            (72, columns),
+            (136, columns),
+            (24, wide),
+        ] {
+            let q = Tensor::<T, 3>::new(device, [rows, 3, head_dim], 8, 1.0)?;
+            let k = Tensor::<T, 3>::new(device, [keys, 1, head_dim], 8, 1.0)?;
+            let v = Tensor::<T, 3>::new(device, [keys, 1, head_dim_v], 8, 1.0)?;
+            let lens: [&[usize]; 2] = [&[rows], &[keys]];
+            let options = PrefillOptions::default();
+            packed(device, &Prefill::default(), &q, &k, &v, lens, options)?;
+        }
     }
     let causal = Prefill {
         mask: Mask::Causal,
         ..Prefill::default()
     };
     // Wide heads that leave steps, or squares of columns, of their warps unused.
-    for (head_dim, head_dim_v) in [(296, 264), (360, 136), (424, 384), (488, 72)] {
+    for (head_dim, head_dim_v) in [(200, 328), (296, 264), (360, 136), (424, 384), (488, 72)] {
         let q = Tensor::<T, 3>::new(device, [21, 1, head_dim], 8, 1.0)?;
         let k = Tensor::<T, 3>::new(device, [70, 1, head_dim], 8, 1.0)?;
         let v = Tensor::<T, 3>::new(device, [70, 1, head_dim_v], 8, 1.0)?;
         let options = PrefillOptions::default();
         packed(device, &causal, &q, &k, &v, [&[21], &[70]], options)?;
     }
-    // A request without queries, of heads in the same rows.
-    for (head_dim, head_dim_v) in [(40, 64), (72, 128), (248, 256), (576, 512)] {
-        let q = Tensor::<T, 3>::new(device, [33, 3, head_dim], 0, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [60, 1, head_dim], 0, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [60, 1, head_dim_v], 0, 1.0)?;
-        let slopes = Tensor::<f32, 2>::new(device, [2, 3], 0, 0.2)?;
-        let bits = device.stream.clone_htod(&[0xff; 33 * 5])?;
-        let options = PrefillOptions {
-            alibi_slopes: Some(slopes.view()?),
-            bit_mask: Some(TensorView::contiguous(bits.as_view(), [1, 33, 5])?),
-            ..PrefillOptions::default()
-        };
-        packed(device, &causal, &q, &k, &v, [&[0, 33], &[20, 40]], options)?;
+    prefill_tiles::ends_of_heads::<T>(device)?;
+    // A request without queries, also of heads in the same rows.
+    for heads in [3, 1] {
+        for (head_dim, head_dim_v) in [(40, 64), (72, 128), (248, 256), (576, 512)] {
+            let q = Tensor::<T, 3>::new(device, [33, heads, head_dim], 0, 1.0)?;
+            let k = Tensor::<T, 3>::new(device, [60, 1, head_dim], 0, 1.0)?;
+            let v = Tensor::<T, 3>::new(device, [60, 1, head_dim_v], 0, 1.0)?;
+            let slopes = Tensor::<f32, 2>::new(device, [2, heads], 0, 0.2)?;
+            let bits = device.stream.clone_htod(&[0xff; 33 * 5])?;
+            let options = PrefillOptions {
+                alibi_slopes: Some(slopes.view()?),
+                bit_mask: Some(TensorView::contiguous(bits.as_view(), [1, 33, 5])?),
+                ..PrefillOptions::default()
+            };
+            packed(device, &causal, &q, &k, &v, [&[0, 33], &[20, 40]], options)?;
+        }
     }
     // Tiles that all rows see, in pages.
     for head_dim in [64, 128, 256] {
         let q = Tensor::<T, 3>::new(device, [46, 4, head_dim], 8, 1.0)?;
         let op = Prefill::default();
         let lens: [&[usize]; 2] = [&[37, 9], &[259, 280]];
-        paged(
+        two_in_pages(
             device,
             &op,
             &q,
@@ -100,7 +107,7 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         // More of them than are found at once.
         let q = Tensor::<T, 3>::new(device, [5, 4, head_dim], 8, 1.0)?;
         let lens: [&[usize]; 2] = [&[4, 1], &[1130, 700]];
-        paged(
+        two_in_pages(
             device,
             &op,
             &q,
@@ -123,15 +130,16 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
     for (head_dim, rows) in [(64, 128), (128, 128), (256, 128), (512, 32)] {
         sparse_blocks::<T>(device, head_dim, rows)?;
     }
-    // Infinite logits beside sinks.
-    for (head_dim, head_dim_v) in [(24, 40), (24, 120), (24, 264)] {
+    // Infinite logits and NaN beside sinks.
+    for (head_dim, head_dim_v) in [(24, 40), (24, 120), (24, 248), (24, 264)] {
         with_sinks::<T>(
             device,
             &Prefill::default(),
             [head_dim, head_dim_v],
-            [&[5], &[9]],
+            [&[16], &[9]],
             f64::INFINITY,
         )?;
+        nan_beside_sinks::<T>(device, [head_dim, head_dim_v])?;
     }
     Ok(())
 }
@@ -218,7 +226,10 @@ pub fn narrow<T: Float>(device: &Device) -> Result<()> {
             growing_logits::<T>(device, head_dim, keys, 0)?;
         }
     }
-    Ok(())
+    // Logits of every other row leave the range in the last tile alone, which is plain and an even one.
+    let every_other = |row| [0.0, 50.0][row % 2];
+    let last = |key| (key / 256) as f64 * 10.0;
+    steered_logits::<T>(device, [256, 288], 0, every_other, last)
 }
 
 /// Blocks whose rows see different keys. Keys that no row of a block sees are not read: there is NaN, which leaves
@@ -389,11 +400,11 @@ fn with_sinks<T: Float>(
 
 /// Logits of which one is NaN and the others are ordinary, for rows of each kind.
 fn nan_beside_sinks<T: Float>(device: &Device, dims: [usize; 2]) -> Result<()> {
-    let q = Tensor::<T, 3>::new(device, [128, 4, dims[0]], 0, 1.0)?;
+    let q = Tensor::<T, 3>::new(device, [16, 4, dims[0]], 0, 1.0)?;
     let mut k = Tensor::<T, 3>::new(device, [9, 2, dims[0]], 0, 1.0)?;
     let v = Tensor::<T, 3>::new(device, [9, 2, dims[1]], 0, 1.0)?;
     k.set(device, |[key, ..]| (key == 7).then_some(f64::NAN))?;
-    beside_sinks(device, &Prefill::default(), [&q, &k, &v], [&[128], &[9]])
+    beside_sinks(device, &Prefill::default(), [&q, &k, &v], [&[16], &[9]])
 }
 
 fn beside_sinks<T: Float>(
@@ -476,7 +487,7 @@ fn options_case<T: Float>(
         })
     };
     packed(device, op, &q, &k, &v, [&Q_LENS, &K_LENS], options()?)?;
-    paged(
+    two_in_pages(
         device,
         op,
         &q,
@@ -487,7 +498,7 @@ fn options_case<T: Float>(
     )
 }
 
-fn packed<T: Float>(
+pub fn packed<T: Float>(
     device: &Device,
     op: &Prefill,
     q: &Tensor<T, 3>,
@@ -515,29 +526,60 @@ fn packed<T: Float>(
     Ok(device.kernels.prefill_varlen(&device.stream, op, args)?)
 }
 
+/// The pages of k and v, and what the requests' keys are in.
+pub struct Pages<'a> {
+    /// Keys of a page.
+    pub size: usize,
+    /// Pages that exist.
+    pub count: usize,
+    /// For each request.
+    pub table: &'a [i32],
+}
+
 /// So many pages of 6 keys for each of two requests, of which one does not exist.
-fn paged<T: Float>(
+fn two_in_pages<T: Float>(
     device: &Device,
     op: &Prefill,
     q: &Tensor<T, 3>,
     pages_each: usize,
+    lens: [&[usize]; 2],
+    dims: [usize; 2],
+    options: PrefillOptions<'_>,
+) -> Result<()> {
+    let count = 2 * pages_each - 3;
+    let table: Vec<i32> = (0..2 * pages_each)
+        .map(|i| (i * 7 % (count + 1)) as i32)
+        .collect();
+    let pages = Pages {
+        size: 6,
+        count,
+        table: &table,
+    };
+    paged(device, op, q, 2, pages, lens, dims, options)
+}
+
+/// Requests whose keys are in pages, of so many heads of k and v.
+pub fn paged<T: Float>(
+    device: &Device,
+    op: &Prefill,
+    q: &Tensor<T, 3>,
+    kv_heads: usize,
+    pages: Pages<'_>,
     [q_lens, k_lens]: [&[usize]; 2],
     [head_dim, head_dim_v]: [usize; 2],
     options: PrefillOptions<'_>,
 ) -> Result<()> {
     let stream = &device.stream;
     let [tokens, heads, _] = q.layout.shape();
-    let count = 2 * pages_each - 3;
-    let k = Tensor::<T, 4>::new(device, [count, 2, 6, head_dim], 0, 1.0)?;
-    let v = Tensor::<T, 4>::new(device, [count, 2, 6, head_dim_v], 8, 1.0)?;
+    let Pages { size, count, table } = pages;
+    let k = Tensor::<T, 4>::new(device, [count, kv_heads, size, head_dim], 0, 1.0)?;
+    let v = Tensor::<T, 4>::new(device, [count, kv_heads, size, head_dim_v], 8, 1.0)?;
     let mut o = Tensor::<T, 3>::new(device, [tokens, heads, head_dim_v], 0, 55.0)?;
-    let table = (0..2 * pages_each).map(|i| (i * 7 % (count + 1)) as i32);
-    let table: Vec<i32> = table.collect();
     let lens: Vec<i32> = k_lens.iter().map(|&len| len as i32).collect();
     let pages = PageTable::from_device(
-        6,
-        pages_each,
-        stream.clone_htod(&table)?,
+        size,
+        table.len() / k_lens.len(),
+        stream.clone_htod(table)?,
         stream.clone_htod(&lens)?,
     )?;
     let mut error = stream.alloc_zeros::<i32>(1)?;
