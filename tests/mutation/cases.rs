@@ -45,16 +45,15 @@ pub fn record(wanted: impl Fn(&str) -> bool) -> Result<Vec<Recording>> {
         prefill_options::all::<f32>,
         prefill_tiles::all::<f16>,
         prefill_tiles::all::<bf16>,
-        norm_cases::record,
         rope_cases::all::<f16>,
         rope_cases::all::<bf16>,
         rope_cases::all::<f32>,
     ];
     let (mut recordings, mut seen) = (Vec::new(), HashSet::new());
     cusim::record(true);
-    for part in parts {
+    for part in parts.iter().chain(norm_cases::PARTS) {
         part(&device)?;
-        // Gigabytes in all.
+        // Gigabytes in all, so those not wanted go at once.
         for recording in cusim::take_recordings() {
             seen.insert(recording.kernel.clone());
             if wanted(&recording.kernel) {

@@ -10,39 +10,40 @@ use half::{bf16, f16};
 
 use super::{Device, Result, Tensor};
 
-pub fn record(device: &Device) -> Result<()> {
-    plain::<f16>(device)?;
-    plain::<bf16>(device)?;
-    plain::<f32>(device)?;
-    options::<f16, f16>(device, &[40, 1032])?;
-    options::<bf16, bf16>(device, &[40, 1032])?;
+/// All of it, in parts whose recordings fit in memory.
+pub const PARTS: &[fn(&Device) -> Result<()>] = &[
+    plain::<f16>,
+    plain::<bf16>,
+    plain::<f32>,
+    |device| options::<f16, f16>(device, &[40, 1032]),
+    |device| options::<bf16, bf16>(device, &[40, 1032]),
     // Chunks of 4, and single elements.
-    options::<f32, f16>(device, &[36, 516])?;
-    options::<bf16, f32>(device, &[36, 516])?;
-    options::<f16, bf16>(device, &[36, 516])?;
-    options::<f32, bf16>(device, &[133])?;
-    options::<f16, f32>(device, &[133])?;
-    options::<bf16, f16>(device, &[133])?;
-    ends_of_columns::<f16>(device)?;
-    ends_of_columns::<bf16>(device)?;
-    ends_of_columns::<f32>(device)?;
-    quantised::<f16>(device, [64, 512, 1152])?;
-    quantised::<bf16>(device, [64, 512, 1152])?;
-    quantised::<f32>(device, [64, 256, 1152])?;
-    side_by_side::<f16, f16>(device, 8)?;
-    side_by_side::<bf16, bf16>(device, 8)?;
-    side_by_side::<f32, bf16>(device, 4)?;
-    narrow_groups(device)?;
-    tails(device)?;
-    single_elements::<f32, bf16>(device)?;
-    single_elements::<bf16, f16>(device)?;
-    single_elements::<f16, f32>(device)?;
-    ends(device)?;
-    together(device)?;
-    means(device)?;
-    heads(device)?;
-    backward(device)
-}
+    |device| options::<f32, f16>(device, &[36, 516]),
+    |device| options::<bf16, f32>(device, &[36, 516]),
+    |device| options::<f16, bf16>(device, &[36, 516]),
+    |device| options::<f32, bf16>(device, &[133]),
+    |device| options::<f16, f32>(device, &[133]),
+    |device| options::<bf16, f16>(device, &[133]),
+    ends_of_columns::<f16>,
+    ends_of_columns::<bf16>,
+    ends_of_columns::<f32>,
+    |device| quantised::<f16>(device, [64, 512, 1152]),
+    |device| quantised::<bf16>(device, [64, 512, 1152]),
+    |device| quantised::<f32>(device, [64, 256, 1152]),
+    |device| side_by_side::<f16, f16>(device, 8),
+    |device| side_by_side::<bf16, bf16>(device, 8),
+    |device| side_by_side::<f32, bf16>(device, 4),
+    narrow_groups,
+    tails,
+    single_elements::<f32, bf16>,
+    single_elements::<bf16, f16>,
+    single_elements::<f16, f32>,
+    ends,
+    together,
+    means,
+    heads,
+    backward,
+];
 
 const RMS: RmsNorm = RmsNorm {
     eps: 1e-5,
