@@ -528,6 +528,8 @@ pub fn packed<T: Float>(
 
 /// The pages of k and v, and what the requests' keys are in.
 pub struct Pages<'a> {
+    /// Heads of k and v in each.
+    pub heads: usize,
     /// Keys of a page.
     pub size: usize,
     /// Pages that exist.
@@ -551,19 +553,19 @@ fn two_in_pages<T: Float>(
         .map(|i| (i * 7 % (count + 1)) as i32)
         .collect();
     let pages = Pages {
+        heads: 2,
         size: 6,
         count,
         table: &table,
     };
-    paged(device, op, q, 2, pages, lens, dims, options)
+    paged(device, op, q, pages, lens, dims, options)
 }
 
-/// Requests whose keys are in pages, of so many heads of k and v.
+/// Requests whose keys are in pages.
 pub fn paged<T: Float>(
     device: &Device,
     op: &Prefill,
     q: &Tensor<T, 3>,
-    kv_heads: usize,
     pages: Pages<'_>,
     [q_lens, k_lens]: [&[usize]; 2],
     [head_dim, head_dim_v]: [usize; 2],
@@ -571,7 +573,12 @@ pub fn paged<T: Float>(
 ) -> Result<()> {
     let stream = &device.stream;
     let [tokens, heads, _] = q.layout.shape();
-    let Pages { size, count, table } = pages;
+    let Pages {
+        heads: kv_heads,
+        size,
+        count,
+        table,
+    } = pages;
     let k = Tensor::<T, 4>::new(device, [count, kv_heads, size, head_dim], 0, 1.0)?;
     let v = Tensor::<T, 4>::new(device, [count, kv_heads, size, head_dim_v], 8, 1.0)?;
     let mut o = Tensor::<T, 3>::new(device, [tokens, heads, head_dim_v], 0, 55.0)?;

@@ -312,12 +312,13 @@ fn missing_pages<T: Float>(device: &Device, dims: [usize; 2], tile: usize) -> Re
             false => at as i32,
         };
         let pages = Pages {
+            heads: 1,
             size,
             count,
             table: &(0..count).map(page).collect::<Vec<_>>(),
         };
         let options = PrefillOptions::default();
-        paged(device, &op, &q, 1, pages, [&[1], &[keys]], dims, options)
+        paged(device, &op, &q, pages, [&[1], &[keys]], dims, options)
     };
     let pages = tile / PASS;
     let later = 8 * pages;
