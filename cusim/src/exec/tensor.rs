@@ -233,8 +233,9 @@ pub(super) fn move_fragment(
                 base[lane].wrapping_add(offset.wrapping_mul(bytes as u64))
             })
         };
-        let second = address(packed - 1);
-        let together = packed as u64 - 1 == second[0].wrapping_sub(address(0)[0]) / bytes as u64;
+        let last = fragment.offset(register, packed - 1, 0, stride[0].into());
+        let first = fragment.offset(register, 0, 0, stride[0].into());
+        let together = last == first + packed as u64 - 1;
         let accesses = if together { 1 } else { packed };
         let (bytes, bits) = (4 / accesses, 32 / accesses);
         for at in 0..accesses {
@@ -252,8 +253,10 @@ pub(super) fn move_fragment(
                     access::read(warp, env, &targets, bytes, pc, Order::Weak)?;
                 }
             }
-            for (word, &read) in loaded.iter_mut().zip(&env.words[0]) {
-                *word |= (read & u32::MAX >> (32 - bits)) << (bits * at);
+            if !is_store {
+                for (word, &read) in loaded.iter_mut().zip(&env.words[0]) {
+                    *word |= (read & u32::MAX >> (32 - bits)) << (bits * at);
+                }
             }
         }
     }

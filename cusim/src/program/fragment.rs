@@ -2,8 +2,6 @@
 //! `mma.m16n8kK`, whose fragments it draws, one for each half of the accumulators. So does `ptxas` with m16n16k16. Where a has
 //! eight rows, the product is that of the transposed matrices.
 
-use super::op::Element;
-
 /// An operand of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -74,21 +72,6 @@ pub(crate) struct Fragment {
 }
 
 impl Fragment {
-    pub(crate) fn of_factor(
-        side: Side,
-        shape: Shape,
-        element: Element,
-        is_row_major: bool,
-    ) -> Self {
-        let packed = element.packed();
-        Self {
-            side,
-            shape,
-            packed,
-            is_row_major,
-        }
-    }
-
     /// Registers of one of the two products.
     pub(crate) fn of_product(&self) -> usize {
         match self.shape.inner(self.side) {

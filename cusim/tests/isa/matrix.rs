@@ -309,12 +309,12 @@ fn check_wmma(mnemonic: &str, seed: u64, variant: usize) {
     // Every other time rows overlap, which loads do not mind.
     let default =
         |side: usize, row: usize, column: usize| if layouts[side] == "row" { column } else { row };
-    let bytes = Element::of(element).packed();
+    let packed = Element::of(element).packed();
     let narrow = variant / 8 % 2 == 1;
     let strides = [default(0, m, k), default(1, k, n), default(2, m, n)];
     let strides = [0, 1, 2].map(|side| match side {
         2 => strides[2],
-        _ if narrow => (16 * bytes / 4).min(strides[side]),
+        _ if narrow => (4 * packed).min(strides[side]),
         side => strides[side],
     });
 

@@ -104,14 +104,15 @@ impl Context<'_> {
             [_, a, ..] => (Element::Int8([a == "s8"; 2]), [false; 2]),
             _ => return form.unknown(),
         };
-        let factor = |side| Fragment::of_factor(side, shape, element, true);
-        let sum = |half: bool| Fragment {
-            side: Side::C,
+        // How memory has them does not matter.
+        let fragment = |side, packed| Fragment {
+            side,
             shape,
-            packed: 1 + usize::from(half),
+            packed,
             is_row_major: true,
         };
-        let (a, b, c, d) = (factor(Side::A), factor(Side::B), sum(half[1]), sum(half[0]));
+        let [a, b] = [Side::A, Side::B].map(|side| fragment(side, element.packed()));
+        let [d, c] = half.map(|half| fragment(Side::C, 1 + usize::from(half)));
         let is_f16 = element == Element::F16;
         let d_slots = self.matrix_dests(form.operand(0)?, d.registers(is_f16))?;
         let a_slots = self.fragment(form.operand(1)?, a.registers(is_f16))?;
