@@ -73,6 +73,15 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         let options = PrefillOptions::default();
         packed(device, &causal, &q, &k, &v, [&[21], &[70]], options)?;
     }
+    // Full blocks, of wide heads that end in each part of a warp's columns, and leave some of its squares unused.
+    let ends = (0..8).map(|end| 448 + 8 * end);
+    for head_dim_v in ends.chain([72, 136, 264]) {
+        let q = Tensor::<T, 3>::new(device, [32, 1, 264], 8, 1.0)?;
+        let k = Tensor::<T, 3>::new(device, [9, 1, 264], 8, 1.0)?;
+        let v = Tensor::<T, 3>::new(device, [9, 1, head_dim_v], 8, 1.0)?;
+        let options = PrefillOptions::default();
+        packed(device, &causal, &q, &k, &v, [&[32], &[9]], options)?;
+    }
     prefill_tiles::ends_of_heads::<T>(device)?;
     // A request without queries, also of heads in the same rows.
     for heads in [3, 1] {

@@ -57,6 +57,8 @@ pub fn ends_of_heads<T: Float>(device: &Device) -> Result<()> {
         [72, 136],
         [136, 72],
         [248, 24],
+        [192, 24],
+        [24, 192],
     ];
     for dims in ends {
         for keys in [32, 64, 128, 256] {

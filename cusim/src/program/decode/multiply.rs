@@ -9,6 +9,17 @@ use crate::ptx::ast::Operand;
 /// 16-bit results keep their upper halves clear.
 const LOW: u32 = 0xffff;
 
+/// Some bits of a word, as a number.
+pub(super) fn part(word: u64, first: u32, bits: u32, signed: bool) -> i128 {
+    let high = word << (64 - bits - first);
+    let unused = 64 - bits;
+    if signed {
+        (high as i64 >> unused).into()
+    } else {
+        (high >> unused).into()
+    }
+}
+
 impl Context<'_> {
     pub(super) fn multiply(&mut self, form: &Form<'_>) -> Result<Op> {
         if form.has("sat") {
@@ -105,20 +116,12 @@ impl Context<'_> {
     pub(super) fn multiply24(&mut self, form: &Form<'_>) -> Result<Op> {
         let (signed, high, sat) = (form.ty() == "s32", form.has("hi"), form.has("sat"));
         self.scalar(form, move |s| {
-            let value = |bits: u64| {
-                let low = bits as u32 & 0xff_ffff;
-                if signed {
-                    i64::from((low << 8) as i32 >> 8)
-                } else {
-                    i64::from(low)
-                }
-            };
-            let product = value(s[0]) * value(s[1]);
-            let part = if high { product >> 16 } else { product } as u32;
+            let product = part(s[0], 0, 24, signed) * part(s[1], 0, 24, signed);
+            let half = if high { product >> 16 } else { product } as u32;
             let sum = if sat {
-                (part as i32).saturating_add(s[2] as i32) as u32
+                (half as i32).saturating_add(s[2] as i32) as u32
             } else {
-                part.wrapping_add(s[2] as u32)
+                half.wrapping_add(s[2] as u32)
             };
             sum.into()
         })
@@ -129,16 +132,9 @@ impl Context<'_> {
         let bits: u32 = form.ty()[1..].parse().unwrap_or(64);
         let signed = form.ty().starts_with('s');
         self.scalar(form, move |s| {
-            let unused = 64 - bits;
-            let value = |x: u64| {
-                if signed {
-                    i128::from((x << unused) as i64 >> unused)
-                } else {
-                    i128::from(x << unused >> unused)
-                }
-            };
-            let difference = (value(s[0]) - value(s[1])).unsigned_abs() as u64;
-            s[2].wrapping_add(difference) << unused >> unused
+            let difference = part(s[0], 0, bits, signed) - part(s[1], 0, bits, signed);
+            let sum = s[2].wrapping_add(difference.unsigned_abs() as u64);
+            sum & u64::MAX >> (64 - bits)
         })
     }
 
@@ -154,32 +150,14 @@ impl Context<'_> {
             return form.unknown();
         };
         let (a_signed, b_signed) = (*a_type == "s32", *b_type == "s32");
-        let byte = |word: u64, at: usize, signed: bool| {
-            let byte = (word >> (8 * at)) as u8;
-            if signed {
-                i32::from(byte as i8)
-            } else {
-                i32::from(byte)
-            }
-        };
-        let quad = form.opcode == "dp4a";
+        let parts = if form.opcode == "dp4a" { 4 } else { 2 };
+        let first = if high { 16 } else { 0 };
         self.scalar(form, move |s| {
-            let mut sum = s[2] as u32;
-            for at in 0..if quad { 4 } else { 2 } {
-                let product = if quad {
-                    byte(s[0], at, a_signed) * byte(s[1], at, b_signed)
-                } else {
-                    let half = (s[0] >> (16 * at)) as u16;
-                    let half = if a_signed {
-                        i32::from(half as i16)
-                    } else {
-                        i32::from(half)
-                    };
-                    half.wrapping_mul(byte(s[1], at + if high { 2 } else { 0 }, b_signed))
-                };
-                sum = sum.wrapping_add(product as u32);
-            }
-            sum.into()
+            let products = (0..parts).map(|at| {
+                let a = part(s[0], 32 / parts * at, 32 / parts, a_signed);
+                a * part(s[1], first + 8 * at, 8, b_signed)
+            });
+            u64::from((s[2] as u32).wrapping_add(products.sum::<i128>() as u32))
         })
     }
 

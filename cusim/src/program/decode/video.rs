@@ -2,6 +2,7 @@
 //! parts of registers or mask the result are not executed.
 
 use super::super::op::Op;
+use super::multiply::part;
 use super::{Context, Form, Result};
 
 impl Context<'_> {
@@ -17,14 +18,14 @@ impl Context<'_> {
             _ => return form.unknown(),
         };
         let [a_signed, b_signed, _] = types.map(|ty| ty == "s32");
-        let f: fn(i64, i64) -> i64 = match (&form.opcode[..form.opcode.len() - 1], types[2]) {
+        let f: fn(i128, i128) -> i128 = match (&form.opcode[..form.opcode.len() - 1], types[2]) {
             ("vadd", _) => |a, b| a + b,
             ("vsub", _) => |a, b| a - b,
             // Halves are rounded away from zero.
-            ("vavrg", _) => |a, b| (a + b + i64::from(a + b >= 0)) >> 1,
+            ("vavrg", _) => |a, b| (a + b + i128::from(a + b >= 0)) >> 1,
             ("vabsdiff", _) => |a, b| (a - b).abs(),
-            ("vmin", _) => i64::min,
-            ("vmax", _) => i64::max,
+            ("vmin", _) => i128::min,
+            ("vmax", _) => i128::max,
             (_, "eq") => |a, b| (a == b).into(),
             (_, "ne") => |a, b| (a != b).into(),
             (_, "lt") => |a, b| (a < b).into(),
@@ -38,17 +39,11 @@ impl Context<'_> {
             (0, (1 << bits) - 1)
         };
         self.scalar(form, move |s| {
-            let part = |word: u64, at: u32, signed: bool| {
-                let high = word << (64 - bits - bits * at);
-                if signed {
-                    high as i64 >> (64 - bits)
-                } else {
-                    (high >> (64 - bits)) as i64
-                }
-            };
             let mut result = if adds { s[2] as u32 } else { 0 };
             for at in 0..parts {
-                let value = f(part(s[0], at, a_signed), part(s[1], at, b_signed));
+                let [a, b] = [(s[0], a_signed), (s[1], b_signed)]
+                    .map(|(word, signed)| part(word, bits * at, bits, signed));
+                let value = f(a, b);
                 let value = if saturates {
                     value.clamp(limits.0, limits.1)
                 } else {
