@@ -73,11 +73,12 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         let options = PrefillOptions::default();
         packed(device, &causal, &q, &k, &v, [&[21], &[70]], options)?;
     }
-    // Full blocks, of wide heads that end in each part of a warp's columns, and leave some of its squares unused.
-    let ends = (0..8).map(|end| 448 + 8 * end);
-    for head_dim_v in ends.chain([72, 136, 264]) {
-        let q = Tensor::<T, 3>::new(device, [32, 1, 264], 8, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [9, 1, 264], 8, 1.0)?;
+    // Rows of every lane, of heads that end in each part of a warp's columns; of wide ones, some leave squares of theirs unused.
+    let of_teams = (1..=16).map(|end| (136, 8 * end));
+    let wide = (0..8).map(|end| 448 + 8 * end).chain([72, 136, 264]);
+    for (head_dim, head_dim_v) in of_teams.chain(wide.map(|head_dim_v| (264, head_dim_v))) {
+        let q = Tensor::<T, 3>::new(device, [32, 1, head_dim], 8, 1.0)?;
+        let k = Tensor::<T, 3>::new(device, [9, 1, head_dim], 8, 1.0)?;
         let v = Tensor::<T, 3>::new(device, [9, 1, head_dim_v], 8, 1.0)?;
         let options = PrefillOptions::default();
         packed(device, &causal, &q, &k, &v, [&[32], &[9]], options)?;
