@@ -101,7 +101,8 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
         ..add
     };
     // To round to FP8 in f32 takes 11 instructions for an element on sm_80, which has no conversion to it, and what is stored is
-    // one byte. The largest magnitude takes one more.
+    // one byte. The largest magnitude takes one more. A lane stores the 8 bytes of its chunk: with those of two lanes joined by
+    // shuffles, 16 at a time, these cases executed 1.2 to 2.1 % more instructions for the same sectors.
     let row = quantised("quantised add_rms_norm, by row", Scale::PerRow);
     cases.push(case::<bf16, F8E4M3>(device, row, executing(89.0))?);
     cases.push(case::<bf16, i8>(device, row, executing(69.0))?);
