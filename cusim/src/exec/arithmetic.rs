@@ -30,9 +30,17 @@ pub(super) fn execute(warp: &mut Warp, op: &Op, mask: u32) -> bool {
         }
         Op::Shift64(f, to, a, b) => warp.put_d(*to, &f(&warp.d[at(a)], &warp.w[at(b)]), mask),
         Op::Lop3(table, to, sources) => {
-            let [a, b, c] = sources.map(|slot| &warp.w[slot as usize]);
-            let result = lop3(*table, a, b, c);
+            let result = lop3(*table, sources, warp);
             warp.put_w(*to, &result, mask);
+        }
+        Op::Lop3Set(op) => {
+            let result = lop3(op.table, &op.sources, warp);
+            if let Some(to) = op.dest {
+                warp.put_w(to, &result, mask);
+            }
+            let bits = result.iter().rev();
+            let bits = bits.fold(0, |all, &value| all << 1 | u32::from(value != 0));
+            set(warp, &op.is_set, bits, mask);
         }
         Op::SetW(f, a, b, to) => set(warp, to, f(&warp.w[at(a)], &warp.w[at(b)]), mask),
         Op::SetD(f, a, b, to) => set(warp, to, f(&warp.d[at(a)], &warp.d[at(b)]), mask),
@@ -113,7 +121,8 @@ fn select<T: Copy>(chosen: u32, a: &[T; 32], b: &[T; 32]) -> [T; 32] {
 }
 
 /// Any function of three bits: its table is indexed by a, b, c from high to low.
-fn lop3(table: u8, a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
+fn lop3(table: u8, sources: &[Slot; 3], warp: &Warp) -> Lanes {
+    let [a, b, c] = sources.map(|slot| &warp.w[slot as usize]);
     let is_in = |index: u32| if table >> index & 1 == 1 { u32::MAX } else { 0 };
     let terms: [u32; 8] = std::array::from_fn(|index| is_in(index as u32));
     vectorized(|| {

@@ -395,6 +395,7 @@ fn set_constants(warp: &mut Warp, env: &Env<'_>, which: impl Fn(Initial) -> bool
 fn lanes_of_initial(initial: Initial, warp: usize, env: &Env<'_>) -> [u64; 32] {
     match initial {
         Initial::Value(value) => [value; 32],
+        Initial::Sink => [0; 32],
         Initial::GlobalAddress(index, offset) => {
             let addresses = env.config.global_addresses;
             let base = addresses.get(index as usize).copied().unwrap_or(0);

@@ -201,6 +201,15 @@ pub(crate) struct SetTo {
     pub(crate) combine: Option<Combine>,
 }
 
+/// `lop3.or`, `lop3.and`: the predicate says where the result is not zero.
+#[derive(Debug, Clone)]
+pub(crate) struct Lop3Set {
+    pub(crate) table: u8,
+    pub(crate) dest: Option<Slot>,
+    pub(crate) sources: [Slot; 3],
+    pub(crate) is_set: SetTo,
+}
+
 /// Where the results of comparing the halves of two pairs go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum HalvesTo {
@@ -336,6 +345,7 @@ pub(crate) enum Op {
     Shift64(fn(&Wide, &Lanes) -> Wide, Slot, Slot, Slot),
     /// `lop3` with its table.
     Lop3(u8, Slot, [Slot; 3]),
+    Lop3Set(Box<Lop3Set>),
     /// Lane by lane with up to four operands.
     Scalar(Scalar, Reg, Vec<Reg>),
     Carry(Box<Carry>),
@@ -481,6 +491,8 @@ pub(crate) enum Initial {
     GlobalAddress(u32, i64),
     /// A special register.
     Special(Special),
+    /// No value: where results go that the program discards.
+    Sink,
 }
 
 /// Special registers that are constant while a warp runs.

@@ -11,6 +11,7 @@ pub const TESTS: &[fn()] = &[
     fields,
     permutations,
     any_function_of_three,
+    whether_any_function_of_three_is_zero,
     nth_set_bit,
 ];
 
@@ -315,6 +316,36 @@ proptest! {
                 u64::from(table) >> (4 * bit(a, at) + 2 * bit(b, at) + bit(c, at))
             });
             prop_assert_eq!(got, expected);
+        }
+    }
+
+    #[test]
+    fn whether_any_function_of_three_is_zero(table in any::<u8>(), kept in 0u32..32, operands in integers()) {
+        // Of one bit each, so that results are zero as often as not.
+        let keep = 1 << kept;
+        let f = |operands: Operands| {
+            let [a, b, c, _] = operands.map(|word| word & keep);
+            of_bits(32, |at| u64::from(table) >> (4 * bit(a, at) + 2 * bit(b, at) + bit(c, at)))
+        };
+        for (mnemonic, q, holds) in [
+            ("lop3.or.b32", "%p1", [true, true]),
+            ("lop3.or.b32", "!%p1", [false, true]),
+            ("lop3.and.b32", "%p1", [false, true]),
+            ("lop3.and.b32", "!%p1", [false, false]),
+        ] {
+            let both = format!(
+                "and.b32 %r0, %r0, {keep}; and.b32 %r1, %r1, {keep}; and.b32 %r2, %r2, {keep};
+                 setp.eq.b32 %p1, 0, 0;
+                 {mnemonic} %r8|%p4, %r0, %r1, %r2, {table}, {q};"
+            );
+            for (&operands, got) in operands.iter().zip(run(&both, Out::R, &operands)) {
+                prop_assert_eq!(got, f(operands), "{}", mnemonic);
+            }
+            let only = both.replace("%r8|", "_|");
+            for (&operands, got) in operands.iter().zip(run(&only, Out::P, &operands)) {
+                let is_set = holds[usize::from(f(operands) != 0)];
+                prop_assert_eq!(got, u64::from(is_set), "{} with {}", mnemonic, q);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::harness::{Operands, Out, config, mnemonics, run};
 
 /// The tests of this file.
-pub const TESTS: &[fn()] = &[products, loads, stores, transpositions, wmma];
+pub const TESTS: &[fn()] = &[products, loads, stores, transpositions, wmma, discards];
 
 /// What an element of a matrix is.
 #[derive(Clone, Copy, PartialEq)]
@@ -508,6 +508,32 @@ proptest! {
         for (lane, got) in results.into_iter().enumerate() {
             let (row, column) = (lane / 4, lane % 4 * 2);
             prop_assert_eq!(got, element(column + 1, row) << 16 | element(column, row));
+        }
+    }
+
+    /// `_` in the place of a register, which nothing but the others' values may tell from one, and a number in the place of an addend.
+    #[test]
+    fn discards(operands in warp()) {
+        let full = |instruction: &str| format!(
+            "{ROW} st.shared.v2.b64 [%r31], {{%q0, %q1}}; bar.warp.sync -1; mov.b64 {{%r32, %r33}}, %q0;
+             mov.b64 {{%r34, %r35}}, %q1; mov.b32 %r41, 0; mov.b32 %r42, 0x40600000;
+             {instruction} mov.b64 %q8, {{%r21, %r23}};"
+        );
+        let pairs = [
+            (
+                "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
+                 {%r20, %r21, %r22, %r23}, {%r32, %r33, %r34, %r35}, {%r32, %r34}, {%r32, %r41, %r33, %r42};",
+                "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
+                 {_, %r21, _, %r23}, {%r32, %r33, %r34, %r35}, {%r32, %r34}, {%r32, 0., %r33, 3.5};",
+            ),
+            (
+                "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r20, %r21, %r22, %r23}, [%r31];",
+                "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {_, %r21, _, %r23}, [%r31];",
+            ),
+        ];
+        for (kept, discarded) in pairs {
+            let [kept, discarded] = [kept, discarded].map(|each| run(&full(each), Out::Q, &operands));
+            prop_assert_eq!(kept, discarded);
         }
     }
 }

@@ -91,7 +91,7 @@ impl Context<'_> {
         let Some((&name, rest)) = form.modifiers.split_first() else {
             return form.unknown();
         };
-        let combine = self.combination(form, rest)?;
+        let combine = self.combination(form, rest, 3)?;
         if form.ty().ends_with("x2") {
             return self.set_halves(
                 form,
@@ -114,7 +114,7 @@ impl Context<'_> {
         let [name, ref rest @ .., to, _] = form.modifiers[..] else {
             return form.unknown();
         };
-        let combine = self.combination(form, rest)?;
+        let combine = self.combination(form, rest, 3)?;
         let holds = match to {
             "u32" | "s32" => u32::MAX,
             "f32" => 1f32.to_bits(),
@@ -137,12 +137,17 @@ impl Context<'_> {
         self.compare(form, name, to)
     }
 
-    /// The predicate that a comparison is combined with.
-    fn combination(&self, form: &Form<'_>, modifiers: &[&str]) -> Result<Option<Combine>> {
+    /// The predicate, operand `at`, that a comparison is combined with.
+    pub(super) fn combination(
+        &self,
+        form: &Form<'_>,
+        modifiers: &[&str],
+        at: usize,
+    ) -> Result<Option<Combine>> {
         let logic = modifiers
             .iter()
             .find_map(|modifier| combine_function(modifier));
-        match (logic, form.operands().get(3)) {
+        match (logic, form.operands().get(at)) {
             (None, None) => Ok(None),
             (Some(f), Some(operand)) => {
                 let (slot, negated) = self.pred(operand)?;

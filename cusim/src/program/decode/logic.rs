@@ -1,7 +1,7 @@
 //! Shifts, bit fields, bit counts, three-input logic and byte permutation (PTX ISA, "Logic and Shift
 //! Instructions", "Integer Arithmetic Instructions", "prmt").
 
-use super::super::op::{Lanes, Op, Reg, W1, W2, W3, Wide};
+use super::super::op::{Lanes, Lop3Set, Op, Reg, SetTo, W1, W2, W3, Wide};
 use super::super::simd::{each1, each2, each3};
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
@@ -150,16 +150,40 @@ impl Context<'_> {
         })
     }
 
-    pub(super) fn funnel(&mut self, form: &Form<'_>) -> Result<Op> {
-        let o = form.operands();
-        let d = self.dest_w(form.operand(0)?)?;
-        if form.opcode == "lop3" {
-            let Some(Operand::Int(table)) = o.get(4) else {
-                return form.unknown();
-            };
-            let sources = [self.w(&o[1])?, self.w(&o[2])?, self.w(&o[3])?];
-            return Ok(Op::Lop3(*table as u8, d, sources));
+    /// `lop3`, with a predicate or without.
+    pub(super) fn lop3(&mut self, form: &Form<'_>) -> Result<Op> {
+        let [d, a, b, c, Operand::Int(table), ..] = form.operands() else {
+            return form.unknown();
+        };
+        let table = *table as u8;
+        let sources = [self.w(a)?, self.w(b)?, self.w(c)?];
+        if let ["b32"] = form.modifiers[..] {
+            return Ok(Op::Lop3(table, self.dest_w(d)?, sources));
         }
+        let (Operand::Pair(d, p), Some(combine)) = (d, self.combination(form, &form.modifiers, 5)?)
+        else {
+            return form.unknown();
+        };
+        let dest = match **d {
+            Operand::Sink => None,
+            _ => Some(self.dest_w(d)?),
+        };
+        let is_set = SetTo {
+            dest: self.dest_p(p)?,
+            value: None,
+            complement: None,
+            combine: Some(combine),
+        };
+        Ok(Op::Lop3Set(Box::new(Lop3Set {
+            table,
+            dest,
+            sources,
+            is_set,
+        })))
+    }
+
+    pub(super) fn funnel(&mut self, form: &Form<'_>) -> Result<Op> {
+        let d = self.dest_w(form.operand(0)?)?;
         let (a, b) = (self.w(form.operand(1)?)?, self.w(form.operand(2)?)?);
         let c = self.w(form.operand(3)?)?;
         let f: W3 = match form.opcode {

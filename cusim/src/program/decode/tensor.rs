@@ -2,7 +2,9 @@
 //! Multiply-Accumulate Instructions").
 
 use super::super::fragment::{Fragment, Shape, Side};
-use super::super::op::{Element, FragmentAccess, LoadMatrix, Mma, Op, Slot, Space, StoreMatrix};
+use super::super::op::{
+    Element, FragmentAccess, Initial, LoadMatrix, Mma, Op, Slot, Space, StoreMatrix,
+};
 use super::memory::space_of;
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
@@ -181,7 +183,7 @@ impl Context<'_> {
         Ok((count, if named { Space::Shared } else { Space::Generic }))
     }
 
-    fn matrix_dests(&self, operand: &Operand, count: usize) -> Result<Vec<Slot>> {
+    fn matrix_dests(&mut self, operand: &Operand, count: usize) -> Result<Vec<Slot>> {
         let list = match operand {
             Operand::Vector(list) => list,
             operand => std::slice::from_ref(operand),
@@ -189,7 +191,11 @@ impl Context<'_> {
         if list.len() != count {
             return Err(format!("the destination must have {count} registers"));
         }
-        list.iter().map(|operand| self.dest_w(operand)).collect()
+        let dests = list.iter().map(|operand| match operand {
+            Operand::Sink => Ok(self.constant_w(Initial::Sink)),
+            operand => self.dest_w(operand),
+        });
+        dests.collect()
     }
 
     fn fragment(&mut self, operand: &Operand, count: usize) -> Result<Vec<Slot>> {

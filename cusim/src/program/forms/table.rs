@@ -145,6 +145,7 @@ pub(super) const FORMS: &[&str] = &[
     "and,or,xor,not .pred|BITS",
     "cnot .BITS",
     "lop3 .b32",
+    "lop3 .or|and .b32",
     "shl .BITS",
     "shr .BITS|INTEGER",
     "shf .l|r .clamp|wrap .b32",
