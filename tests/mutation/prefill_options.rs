@@ -66,22 +66,14 @@ pub fn all<T: Float>(device: &Device) -> Result<()> {
         ..Prefill::default()
     };
     // Wide heads that leave steps, or squares of columns, of their warps unused.
-    for (head_dim, head_dim_v) in [(200, 328), (296, 264), (360, 136), (424, 384), (488, 72)] {
-        let q = Tensor::<T, 3>::new(device, [21, 1, head_dim], 8, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [70, 1, head_dim], 8, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [70, 1, head_dim_v], 8, 1.0)?;
-        let options = PrefillOptions::default();
-        packed(device, &causal, &q, &k, &v, [&[21], &[70]], options)?;
+    for dims in [[200, 328], [296, 264], [360, 136], [424, 384], [488, 72]] {
+        prefill_tiles::one_head::<T>(device, &causal, dims, [21, 70])?;
     }
     // Rows of every lane, of heads that end in each part of a warp's columns; of wide ones, some leave squares of theirs unused.
-    let of_teams = (1..=16).map(|end| (136, 8 * end));
+    let of_teams = (1..=16).map(|end| [136, 8 * end]);
     let wide = (0..8).map(|end| 448 + 8 * end).chain([72, 136, 264]);
-    for (head_dim, head_dim_v) in of_teams.chain(wide.map(|head_dim_v| (264, head_dim_v))) {
-        let q = Tensor::<T, 3>::new(device, [32, 1, head_dim], 8, 1.0)?;
-        let k = Tensor::<T, 3>::new(device, [9, 1, head_dim], 8, 1.0)?;
-        let v = Tensor::<T, 3>::new(device, [9, 1, head_dim_v], 8, 1.0)?;
-        let options = PrefillOptions::default();
-        packed(device, &causal, &q, &k, &v, [&[32], &[9]], options)?;
+    for dims in of_teams.chain(wide.map(|head_dim_v| [264, head_dim_v])) {
+        prefill_tiles::one_head::<T>(device, &causal, dims, [32, 9])?;
     }
     prefill_tiles::ends_of_heads::<T>(device)?;
     // A request without queries, also of heads in the same rows.

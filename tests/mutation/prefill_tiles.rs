@@ -62,20 +62,22 @@ pub fn ends_of_heads<T: Float>(device: &Device) -> Result<()> {
     ];
     for dims in ends {
         for keys in [32, 64, 128, 256] {
-            let lens: [&[usize]; 2] = [&[9], &[keys]];
-            let options = PrefillOptions::default();
-            run::<T>(
-                device,
-                &Prefill::default(),
-                dims,
-                1,
-                lens,
-                |_| false,
-                options,
-            )?;
+            one_head::<T>(device, &Prefill::default(), dims, [9, keys])?;
         }
     }
     Ok(())
+}
+
+/// A request of one head and so many queries and keys.
+pub fn one_head<T: Float>(
+    device: &Device,
+    op: &Prefill,
+    dims: [usize; 2],
+    [queries, keys]: [usize; 2],
+) -> Result<()> {
+    let lens: [&[usize]; 2] = [&[queries], &[keys]];
+    let options = PrefillOptions::default();
+    run::<T>(device, op, dims, 1, lens, |_| false, options)
 }
 
 fn size(n: usize) -> NonZeroU32 {

@@ -2,7 +2,7 @@
 
 use super::warp::{Warp, lanes_of};
 use crate::program::op::{Carry, HalvesTo, Lanes, Op, Reg, SetHalves, SetTo, Slot};
-use crate::program::simd::vectorized;
+use crate::program::simd::{mask_of, vectorized};
 
 /// Executes an operation on registers; false for everything else.
 #[inline(always)]
@@ -32,15 +32,6 @@ pub(super) fn execute(warp: &mut Warp, op: &Op, mask: u32) -> bool {
         Op::Lop3(table, to, sources) => {
             let result = lop3(*table, sources, warp);
             warp.put_w(*to, &result, mask);
-        }
-        Op::Lop3Set(op) => {
-            let result = lop3(op.table, &op.sources, warp);
-            if let Some(to) = op.dest {
-                warp.put_w(to, &result, mask);
-            }
-            let bits = result.iter().rev();
-            let bits = bits.fold(0, |all, &value| all << 1 | u32::from(value != 0));
-            set(warp, &op.is_set, bits, mask);
         }
         Op::SetW(f, a, b, to) => set(warp, to, f(&warp.w[at(a)], &warp.w[at(b)]), mask),
         Op::SetD(f, a, b, to) => set(warp, to, f(&warp.d[at(a)], &warp.d[at(b)]), mask),
@@ -81,6 +72,14 @@ fn execute_seldom(warp: &mut Warp, op: &Op, mask: u32) -> bool {
         }
         Op::Carry(carry) => add_with_carry(warp, carry, mask),
         Op::SetHalves(op) => set_halves(warp, op, mask),
+        Op::Lop3Set(op) => {
+            let result = lop3(op.table, &op.sources, warp);
+            if let Some(to) = op.dest {
+                warp.put_w(to, &result, mask);
+            }
+            let is_set = mask_of(&result.map(|value| value != 0));
+            set(warp, &op.is_set, is_set, mask);
+        }
         Op::Split(parts, bits, from) => {
             let source: [u64; 32] = std::array::from_fn(|lane| value(warp, *from, lane));
             let low = u64::MAX >> (64 - bits);

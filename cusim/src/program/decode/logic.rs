@@ -164,10 +164,7 @@ impl Context<'_> {
         else {
             return form.unknown();
         };
-        let dest = match **d {
-            Operand::Sink => None,
-            _ => Some(self.dest_w(d)?),
-        };
+        let dest = self.dest_w_or_sink(d)?;
         let is_set = SetTo {
             dest: self.dest_p(p)?,
             value: None,

@@ -117,11 +117,11 @@ impl Context<'_> {
         let (signed, high, sat) = (form.ty() == "s32", form.has("hi"), form.has("sat"));
         self.scalar(form, move |s| {
             let product = part(s[0], 0, 24, signed) * part(s[1], 0, 24, signed);
-            let half = if high { product >> 16 } else { product } as u32;
+            let word = if high { product >> 16 } else { product } as u32;
             let sum = if sat {
-                (half as i32).saturating_add(s[2] as i32) as u32
+                (word as i32).saturating_add(s[2] as i32) as u32
             } else {
-                half.wrapping_add(s[2] as u32)
+                word.wrapping_add(s[2] as u32)
             };
             sum.into()
         })

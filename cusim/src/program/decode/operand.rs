@@ -71,6 +71,14 @@ impl Context<'_> {
         }
     }
 
+    pub(super) fn dest_w_or_sink(&self, operand: &Operand) -> Result<Option<Slot>> {
+        if *operand == Operand::Sink {
+            Ok(None)
+        } else {
+            self.dest_w(operand).map(Some)
+        }
+    }
+
     /// A source of at most 32 bits.
     pub(super) fn w(&mut self, operand: &Operand) -> Result<Slot> {
         match operand {

@@ -191,9 +191,9 @@ impl Context<'_> {
         if list.len() != count {
             return Err(format!("the destination must have {count} registers"));
         }
-        let dests = list.iter().map(|operand| match operand {
-            Operand::Sink => Ok(self.constant_w(Initial::Sink)),
-            operand => self.dest_w(operand),
+        let dests = list.iter().map(|operand| {
+            let dest = self.dest_w_or_sink(operand)?;
+            Ok(dest.unwrap_or_else(|| self.constant_w(Initial::Sink)))
         });
         dests.collect()
     }

@@ -1,6 +1,6 @@
 //! What the lanes of a warp do together (PTX ISA, `shfl.sync`, `vote.sync`, `match.sync`, `redux.sync`).
 
-use super::super::op::{Op, Reg, Reg2, Shuffle, ShuffleMode, VoteMode};
+use super::super::op::{Op, Reg2, Shuffle, ShuffleMode, VoteMode};
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
 
@@ -20,11 +20,7 @@ impl Context<'_> {
             Operand::Pair(dest, p) => (dest.as_ref(), self.dest_p(p)?),
             operand => (operand, None),
         };
-        let dest = match self.dest_or_sink(dest)? {
-            Some(Reg::W(slot)) => Some(slot),
-            None => None,
-            Some(Reg::D(_)) => return form.unknown(),
-        };
+        let dest = self.dest_w_or_sink(dest)?;
         Ok(Op::Shuffle(Box::new(Shuffle {
             mode,
             dest,
@@ -96,11 +92,7 @@ impl Context<'_> {
         let (Operand::Pair(dest, p), ["sync"]) = (form.operand(0)?, &form.modifiers[..]) else {
             return form.unknown();
         };
-        let dest = match self.dest_or_sink(dest)? {
-            Some(Reg::W(slot)) => Some(slot),
-            None => None,
-            Some(Reg::D(_)) => return form.unknown(),
-        };
+        let dest = self.dest_w_or_sink(dest)?;
         let elected = self.dest_p(p)?;
         Ok(Op::Elect(dest, elected, self.w(form.operand(1)?)?))
     }
