@@ -8,16 +8,15 @@
 //! `cargo bench --bench machine_code [-- FILTER...]` prints the cases whose name contains a filter and exits with status
 //! 1 when a bar is missed. Nothing here is a time.
 
-mod attention;
-mod case;
-mod norm;
-mod rope;
+#[path = "../cases/mod.rs"]
+mod cases;
+mod report;
 mod sass;
 
 use std::error::Error;
 use std::process::ExitCode;
 
-use case::{Case, Device};
+use cases::{Device, Scale};
 use sass::Toolkit;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -26,18 +25,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    let device = Device::new()?;
-    let mut cases = Vec::new();
-    attention::cases(&device, &mut cases)?;
-    norm::cases(&device, &mut cases)?;
-    rope::cases(&device, &mut cases)?;
-    let is_wanted = |case: &Case| {
-        filters.is_empty()
-            || filters
-                .iter()
-                .any(|filter| case.name.contains(filter.as_str()))
-    };
-    cases.retain(is_wanted);
+    println!("{}", cusim::Device::select(cusim::Choice::Cusim)?);
+    let device = Device::new(Scale::Counted)?;
+    let mut cases = cases::all(&device, &filters)?;
 
     let toolkit = Toolkit::install()?;
     let mut missed = Vec::new();

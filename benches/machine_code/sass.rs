@@ -12,7 +12,8 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::case::{Result, Run};
+use crate::cases::Result;
+use crate::report::Run;
 
 const DISASSEMBLER: &[&str] = &[
     "nvidia-cuda-nvdisasm==13.5.37",

@@ -4,9 +4,8 @@ use ferroflash::{Element, Float, InOut, Norm, NormArgs, PostNorm, QkNormArgs, Sc
 use float8::F8E4M3;
 use half::{bf16, f16};
 
-use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
+use super::{Bars, Case, Device, Needed, Result, view, view_mut};
 
-const ROWS: usize = 64;
 const WIDTH: usize = 4096;
 
 /// The kernels are straight code with several variants of a row, of which one runs: what it executes is counted, and held to
@@ -43,7 +42,7 @@ struct Form {
     post: bool,
 }
 
-pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
+pub fn cases(device: &Device, cases: &mut Vec<Case<'static>>) -> Result<()> {
     let rms = Form {
         name: "rms_norm",
         op: Norm {
@@ -113,26 +112,29 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
 }
 
 fn case<T: Float, O: Element>(device: &Device, form: Form, bars: Bars) -> Result<Case<'static>> {
-    let shape = [ROWS, WIDTH];
-    let elements = ROWS * WIDTH;
-    let x = device.filled::<T>(elements, 0.5)?;
-    let gate = device.filled::<T>(elements, 0.5)?;
-    let mut residual = device.filled::<T>(elements, 0.5)?;
-    let weight = device.filled::<T>(WIDTH, 0.5)?;
-    let mut out = device.filled::<O>(elements, 0.0)?;
+    let rows = device.scale.pick(64, 16_384);
+    let shape = [rows, WIDTH];
+    let elements = rows * WIDTH;
+    let x = device.data::<T>(elements, 1.0)?;
+    let gate = device.data::<T>(elements, 1.0)?;
+    let mut residual = device.data::<T>(elements, 1.0)?;
+    let weight = device.data::<T>(WIDTH, 1.0)?;
+    let mut out = device.data::<O>(elements, 1.0)?;
     let groups = match form.op.scale {
         Some(Scale::PerRow) => 1,
         Some(Scale::PerGroup(size)) => WIDTH / size,
         _ => 0,
     };
-    let mut scales = device.filled::<f32>((ROWS * groups).max(1), 0.0)?;
+    let mut scales = device.data::<f32>((rows * groups).max(1), 1.0)?;
     let extra = |given: bool| usize::from(given);
     let read = 1 + extra(form.gate) + extra(form.residual);
     let vectors = 1 + extra(form.bias) + extra(form.post);
-    // Every row reads the weights again, from L2. A scale fills a sector, or two groups' share one.
+    // Every row reads the weights again, from L2: of a GPU's memory they ask nothing. A scale fills a sector, or two
+    // groups' share one.
+    let vectors = device.scale.pick(vectors, 0);
     let bytes = elements * (read + vectors + extra(form.residual)) * size_of::<T>()
         + elements * size_of::<O>()
-        + ROWS * 32 * groups.div_ceil(2);
+        + rows * 32 * groups.div_ceil(2);
     Ok(Case {
         name: format!("{} {} to {} width {WIDTH}", form.name, T::DTYPE, O::DTYPE),
         needed: Needed { bytes, flops: 0 },
@@ -142,11 +144,11 @@ fn case<T: Float, O: Element>(device: &Device, form: Form, bars: Bars) -> Result
             let weight = view(&weight, [WIDTH])?;
             let mut residual = view_mut(&mut residual, shape)?;
             let mut out = view_mut(&mut out, shape)?;
-            let rows = InOut::Apart {
+            let input = InOut::Apart {
                 input: &x,
                 output: &mut out,
             };
-            let scales = view_mut(&mut scales, [ROWS, groups])?;
+            let scales = view_mut(&mut scales, [rows, groups])?;
             let args = NormArgs {
                 bias: form.bias.then_some(&weight as _),
                 gate: form.gate.then_some(&gate as _),
@@ -158,7 +160,7 @@ fn case<T: Float, O: Element>(device: &Device, form: Form, bars: Bars) -> Result
                     weight: Some(&weight),
                 }),
                 scales: (groups > 0).then_some(scales),
-                ..NormArgs::new(rows, Some(&weight))
+                ..NormArgs::new(input, Some(&weight))
             };
             Ok(device.kernels.norm(&device.stream, &form.op, args)?)
         }),
@@ -166,12 +168,13 @@ fn case<T: Float, O: Element>(device: &Device, form: Form, bars: Bars) -> Result
 }
 
 fn qk_norm(device: &Device) -> Result<Case<'static>> {
-    let (tokens, q_heads, k_heads, head_dim) = (64, 16, 4, 128);
+    let tokens = device.scale.pick(64, 32_768);
+    let (q_heads, k_heads, head_dim) = (16, 4, 128);
     let (q_shape, k_shape) = ([tokens, q_heads, head_dim], [tokens, k_heads, head_dim]);
     let elements = tokens * (q_heads + k_heads) * head_dim;
-    let mut q = device.filled::<bf16>(tokens * q_heads * head_dim, 0.5)?;
-    let mut k = device.filled::<bf16>(tokens * k_heads * head_dim, 0.5)?;
-    let weight = device.filled::<bf16>(head_dim, 0.5)?;
+    let mut q = device.data::<bf16>(tokens * q_heads * head_dim, 1.0)?;
+    let mut k = device.data::<bf16>(tokens * k_heads * head_dim, 1.0)?;
+    let weight = device.data::<bf16>(head_dim, 1.0)?;
     let op = Norm {
         eps: 1e-6,
         ..Norm::default()
@@ -179,8 +182,8 @@ fn qk_norm(device: &Device) -> Result<Case<'static>> {
     Ok(Case {
         name: "qk norm bf16 head_dim 128".to_owned(),
         needed: Needed {
-            // A sector of the weight serves the 16 heads of a warp.
-            bytes: (2 * elements + elements / 16) * size_of::<bf16>(),
+            // A sector of the weight serves the 16 heads of a warp, and comes from L2.
+            bytes: (2 * elements + device.scale.pick(elements / 16, 0)) * size_of::<bf16>(),
             flops: 0,
         },
         bars: executing(40.0),

@@ -9,7 +9,7 @@ use ferroflash::{
 };
 use half::f16;
 
-use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
+use super::{Bars, Case, Device, Needed, Result, Scale, view, view_mut};
 
 /// Queries of a block (src/attention/tiles.rs), whose K and V are read once.
 const BLOCK_M: usize = 128;
@@ -22,7 +22,7 @@ const HEAD_DIMS: [(usize, f64, [f64; 2]); 3] = [
     (256, 0.95, [0.80, 0.75]),
 ];
 
-pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
+pub fn cases(device: &Device, cases: &mut Vec<Case<'static>>) -> Result<()> {
     for (head_dim, bound, replays) in HEAD_DIMS {
         let [bars, of_general] = replays.map(|replay| Bars {
             traffic: 1.02,
@@ -31,6 +31,9 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
             ..Bars::NONE
         });
         cases.push(full(device, head_dim, bars)?);
+        if device.scale == Scale::Timed {
+            cases.push(causal(device, head_dim)?);
+        }
         cases.push(window(device, head_dim, bars)?);
         cases.push(blocks(device, head_dim, of_general)?);
         cases.push(paged(device, head_dim, of_general)?);
@@ -46,8 +49,11 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
     Ok(())
 }
 
-/// Queries and keys of the cases below, of one head.
-const SEQLENS: [usize; 2] = [2 * BLOCK_M, 512];
+/// Queries and keys of most cases, and their heads.
+fn lengths(device: &Device) -> ([usize; 2], usize) {
+    let counted = ([2 * BLOCK_M, 512], 1);
+    device.scale.pick(counted, ([4096, 4096], 16))
+}
 
 /// One barrier for each tile of the keys that a block sees, and a few where the loop starts and ends and masks begin.
 fn barriers(keys: usize, head_dim: usize) -> Option<u64> {
@@ -60,13 +66,12 @@ fn barriers(keys: usize, head_dim: usize) -> Option<u64> {
 }
 
 /// What such a case needs when blocks have `block_m` queries.
-fn needed([head_dim, head_dim_v]: [usize; 2], block_m: usize) -> Needed {
-    let [seqlen_q, seqlen_k] = SEQLENS;
+fn needed(device: &Device, [head_dim, head_dim_v]: [usize; 2], block_m: usize) -> Needed {
+    let ([seqlen_q, seqlen_k], heads) = lengths(device);
+    let columns = heads * (head_dim + head_dim_v);
     Needed {
-        bytes: (seqlen_q + seqlen_q / block_m * seqlen_k)
-            * (head_dim + head_dim_v)
-            * size_of::<f16>(),
-        flops: (2 * seqlen_q * seqlen_k * (head_dim + head_dim_v)) as u64,
+        bytes: (seqlen_q + seqlen_q / block_m * seqlen_k) * columns * size_of::<f16>(),
+        flops: (2 * seqlen_q * seqlen_k * columns) as u64,
     }
 }
 
@@ -81,18 +86,18 @@ struct Dense {
 impl Dense {
     fn new(
         device: &Device,
-        [seqlen_q, seqlen_k, heads]: [usize; 3],
+        [batch, seqlen_q, seqlen_k, heads]: [usize; 4],
         [head_dim, head_dim_v]: [usize; 2],
     ) -> Result<Self> {
-        let tensor = |seqlen, head_dim, value| -> Result<_> {
-            let shape = [1, seqlen, heads, head_dim];
-            Ok((device.filled::<f16>(shape.iter().product(), value)?, shape))
+        let tensor = |seqlen, head_dim| -> Result<_> {
+            let shape = [batch, seqlen, heads, head_dim];
+            Ok((device.data::<f16>(shape.iter().product(), 1.0)?, shape))
         };
         Ok(Self {
-            q: tensor(seqlen_q, head_dim, 0.1)?,
-            k: tensor(seqlen_k, head_dim, 0.1)?,
-            v: tensor(seqlen_k, head_dim_v, 0.1)?,
-            o: tensor(seqlen_q, head_dim_v, 0.0)?,
+            q: tensor(seqlen_q, head_dim)?,
+            k: tensor(seqlen_k, head_dim)?,
+            v: tensor(seqlen_k, head_dim_v)?,
+            o: tensor(seqlen_q, head_dim_v)?,
         })
     }
 
@@ -111,19 +116,20 @@ impl Dense {
 
 /// Keys in pages of 16, the last first.
 fn paged(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
-    let ([seqlen_q, seqlen_k], page_size) = (SEQLENS, 16);
+    let (([seqlen_q, seqlen_k], heads), page_size) = (lengths(device), 16);
     let pages = seqlen_k / page_size;
-    let (q_shape, k_shape) = ([seqlen_q, 1, head_dim], [pages, page_size, 1, head_dim]);
-    let q = device.filled::<f16>(q_shape.iter().product(), 0.1)?;
-    let k = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
-    let v = device.filled::<f16>(k_shape.iter().product(), 0.1)?;
-    let mut o = device.filled::<f16>(q_shape.iter().product(), 0.0)?;
+    let q_shape = [seqlen_q, heads, head_dim];
+    let k_shape = [pages, page_size, heads, head_dim];
+    let q = device.data::<f16>(q_shape.iter().product(), 1.0)?;
+    let k = device.data::<f16>(k_shape.iter().product(), 1.0)?;
+    let v = device.data::<f16>(k_shape.iter().product(), 1.0)?;
+    let mut o = device.data::<f16>(q_shape.iter().product(), 1.0)?;
     let numbers: Vec<i32> = (0..pages as i32).rev().collect();
     let table = PageTable::new(&device.stream, page_size, &numbers, &[seqlen_k])?;
     let cu_seqlens = CuSeqlens::from_lengths(&device.stream, &[seqlen_q])?;
     Ok(Case {
         name: format!("prefill f16 d{head_dim} paged"),
-        needed: needed([head_dim; 2], BLOCK_M),
+        needed: needed(device, [head_dim; 2], BLOCK_M),
         bars: Bars {
             barriers: barriers(seqlen_k, head_dim),
             flops: Some(1.0),
@@ -157,18 +163,23 @@ enum Opt {
 }
 
 fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'static>> {
-    let [seqlen_q, seqlen_k] = SEQLENS;
-    let mut dense = Dense::new(device, [seqlen_q, seqlen_k, 1], [head_dim; 2])?;
-    let slopes = device.filled::<f32>(1, 0.1)?;
-    let bias = device.filled::<f16>(seqlen_q * seqlen_k, 0.1)?;
+    let ([seqlen_q, seqlen_k], heads) = lengths(device);
+    let mut dense = Dense::new(device, [1, seqlen_q, seqlen_k, heads], [head_dim; 2])?;
+    let slopes = device.data::<f32>(heads, 0.1)?;
+    let bias_shape = [1, heads, seqlen_q, seqlen_k];
+    let bias_len = match option {
+        Opt::Bias => bias_shape.iter().product(),
+        _ => 1,
+    };
+    let bias = device.data::<f16>(bias_len, 1.0)?;
     let bytes = seqlen_k / 8;
     let bits = device.stream.clone_htod(&vec![0xffu8; seqlen_q * bytes])?;
-    let mut needed = needed([head_dim; 2], BLOCK_M);
+    let mut needed = needed(device, [head_dim; 2], BLOCK_M);
     // A bias is read by elements, bits by words of a tile: each sector more than once.
     let traffic = match option {
         Opt::Alibi => 1.02,
         Opt::Bias => {
-            needed.bytes += seqlen_q * seqlen_k * size_of::<f16>();
+            needed.bytes += bias_len * size_of::<f16>();
             2.4
         }
         Opt::Bits => {
@@ -188,10 +199,8 @@ fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'st
         launch: Box::new(move |device| {
             let mut options = PrefillOptions::default();
             match option {
-                Opt::Alibi => options.alibi_slopes = Some(view(&slopes, [1, 1])?),
-                Opt::Bias => {
-                    options.bias = Some(Bias::F16(view(&bias, [1, 1, seqlen_q, seqlen_k])?))
-                }
+                Opt::Alibi => options.alibi_slopes = Some(view(&slopes, [1, heads])?),
+                Opt::Bias => options.bias = Some(Bias::F16(view(&bias, bias_shape)?)),
                 Opt::Bits => options.bit_mask = Some(view(&bits, [1, seqlen_q, bytes])?),
             }
             dense.launch(device, &Prefill::default(), options)
@@ -201,12 +210,13 @@ fn with_option(device: &Device, head_dim: usize, option: Opt) -> Result<Case<'st
 
 /// Values of another head dimension than keys.
 fn pair(device: &Device, head_dim: usize, head_dim_v: usize) -> Result<Case<'static>> {
-    let [seqlen_q, seqlen_k] = SEQLENS;
-    let mut dense = Dense::new(device, [seqlen_q, seqlen_k, 1], [head_dim, head_dim_v])?;
+    let ([seqlen_q, seqlen_k], heads) = lengths(device);
+    let lengths = [1, seqlen_q, seqlen_k, heads];
+    let mut dense = Dense::new(device, lengths, [head_dim, head_dim_v])?;
     let block_m = if head_dim > 256 { 32 } else { BLOCK_M };
     Ok(Case {
         name: format!("prefill f16 d{head_dim}/{head_dim_v}"),
-        needed: needed([head_dim, head_dim_v], block_m),
+        needed: needed(device, [head_dim, head_dim_v], block_m),
         bars: Bars {
             traffic: 1.02,
             barriers: barriers(seqlen_k, head_dim),
@@ -224,14 +234,17 @@ fn pair(device: &Device, head_dim: usize, head_dim_v: usize) -> Result<Case<'sta
     })
 }
 
+/// Columns of all heads where cases are timed, as in the measurements of FlashAttention-2 (arXiv 2307.08691, section 4.1).
+const HIDDEN: usize = 2048;
+
 fn full(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
-    let (seqlen, heads) = (256, 2);
-    let elements = seqlen * heads * head_dim;
+    let (batch, seqlen, heads) = device.scale.pick((1, 256, 2), (4, 4096, HIDDEN / head_dim));
+    let elements = batch * seqlen * heads * head_dim;
     let blocks = seqlen / BLOCK_M;
     let needed = Needed {
         // Q and O once, K and V once for each block of queries.
         bytes: elements * (2 + 2 * blocks) * size_of::<f16>(),
-        flops: (4 * seqlen * seqlen * heads * head_dim) as u64,
+        flops: (4 * batch * seqlen * seqlen * heads * head_dim) as u64,
     };
     let bars = Bars {
         barriers: barriers(seqlen, head_dim),
@@ -241,7 +254,7 @@ fn full(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
     case(
         device,
         "full",
-        [seqlen, seqlen, heads, head_dim],
+        [batch, seqlen, seqlen, heads, head_dim],
         Mask::Full,
         None,
         needed,
@@ -249,9 +262,28 @@ fn full(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
     )
 }
 
-/// A block mask of which every block of queries sees two blocks of keys of sixteen. The kernel with every option.
+/// Tokens that attend to those before them.
+fn causal(device: &Device, head_dim: usize) -> Result<Case<'static>> {
+    let (batch, seqlen, heads) = (4, 4096, HIDDEN / head_dim);
+    let needed = Needed {
+        bytes: 0,
+        flops: (2 * batch * seqlen * seqlen * heads * head_dim) as u64,
+    };
+    case(
+        device,
+        "causal",
+        [batch, seqlen, seqlen, heads, head_dim],
+        Mask::Causal,
+        None,
+        needed,
+        Bars::NONE,
+    )
+}
+
+/// A block mask of which every block of queries sees a part of the blocks of keys. The kernel with every option.
 fn blocks(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
-    let (heads, query_blocks, key_blocks, seen) = (1, 2, 16, 2);
+    let (heads, query_blocks, key_blocks, seen) =
+        device.scale.pick((1, 2, 16, 2), (16, 32, 64, 32));
     let (seqlen_q, seqlen_k) = (query_blocks * BLOCK_M, key_blocks * BLOCK_M);
     let block = NonZeroU32::new(BLOCK_M as u32).ok_or("an empty block")?;
     let shape = BlockShape {
@@ -260,7 +292,13 @@ fn blocks(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>>
         query_blocks,
         key_blocks,
     };
-    let mask = BlockMask::new(&device.stream, shape, 1, 1, &[0, 2, 4], &[0, 7, 3, 15])?;
+    let step = key_blocks / seen;
+    let offsets: Vec<_> = (0..=query_blocks).map(|block| block * seen).collect();
+    let rows = (0..query_blocks).flat_map(|block| (0..seen).map(move |at| (block, at)));
+    let blocks: Vec<_> = rows
+        .map(|(block, at)| at * step + block * 3 % step)
+        .collect();
+    let mask = BlockMask::new(&device.stream, shape, 1, 1, &offsets, &blocks)?;
     let row_bytes = heads * head_dim * size_of::<f16>();
     let needed = Needed {
         bytes: 2 * (seqlen_q + query_blocks * seen * BLOCK_M) * row_bytes,
@@ -274,7 +312,7 @@ fn blocks(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>>
     case(
         device,
         "block mask",
-        [seqlen_q, seqlen_k, heads, head_dim],
+        [1, seqlen_q, seqlen_k, heads, head_dim],
         Mask::Full,
         Some(mask),
         needed,
@@ -284,7 +322,7 @@ fn blocks(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>>
 
 /// The last queries of a long sequence under a window: all of them see a full one.
 fn window(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>> {
-    let (seqlen_q, window, heads) = (2 * BLOCK_M, 8192, 1);
+    let (seqlen_q, window, heads) = device.scale.pick((2 * BLOCK_M, 8192, 1), (4096, 8192, 16));
     let seqlen_k = window + seqlen_q;
     let needed = Needed {
         // A block reads what its first or its last query sees.
@@ -303,7 +341,7 @@ fn window(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>>
     case(
         device,
         "window 8192",
-        [seqlen_q, seqlen_k, heads, head_dim],
+        [1, seqlen_q, seqlen_k, heads, head_dim],
         mask,
         None,
         needed,
@@ -311,17 +349,17 @@ fn window(device: &Device, head_dim: usize, bars: Bars) -> Result<Case<'static>>
     )
 }
 
-/// One launch; shape is seqlen_q, seqlen_k, heads, head_dim.
+/// One launch; shape is batch, seqlen_q, seqlen_k, heads, head_dim.
 fn case(
     device: &Device,
     name: &str,
-    [seqlen_q, seqlen_k, heads, head_dim]: [usize; 4],
+    [batch, seqlen_q, seqlen_k, heads, head_dim]: [usize; 5],
     mask: Mask,
     block_mask: Option<BlockMask>,
     needed: Needed,
     bars: Bars,
 ) -> Result<Case<'static>> {
-    let mut dense = Dense::new(device, [seqlen_q, seqlen_k, heads], [head_dim; 2])?;
+    let mut dense = Dense::new(device, [batch, seqlen_q, seqlen_k, heads], [head_dim; 2])?;
     let op = Prefill {
         mask,
         ..Prefill::default()

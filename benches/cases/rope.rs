@@ -8,14 +8,47 @@ use ferroflash::{
 use float8::F8E4M3;
 use half::{bf16, f16};
 
-use crate::case::{Bars, Case, Device, Needed, Result, view, view_mut};
+use super::{Bars, Case, Device, Needed, Result, view, view_mut};
 
-const TOKENS: usize = 1024;
-const Q: [usize; 3] = [TOKENS, 32, 128];
-const KV: [usize; 3] = [TOKENS, 8, 128];
-const PAGES: [usize; 4] = [TOKENS / 16, 16, KV[1], KV[2]];
-const Q_LEN: usize = TOKENS * Q[1] * Q[2];
-const KV_LEN: usize = TOKENS * KV[1] * KV[2];
+/// Tokens, heads and their dimension.
+#[derive(Debug, Clone, Copy)]
+struct Shapes {
+    q: [usize; 3],
+    kv: [usize; 3],
+}
+
+impl Shapes {
+    fn new(device: &Device) -> Self {
+        let tokens = device.scale.pick(1024, 16_384);
+        Self {
+            q: [tokens, 32, 128],
+            kv: [tokens, 8, 128],
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        self.q[0]
+    }
+
+    fn q_len(&self) -> usize {
+        self.q.iter().product()
+    }
+
+    fn kv_len(&self) -> usize {
+        self.kv.iter().product()
+    }
+
+    /// The cache, in pages of 16 tokens.
+    fn pages(&self) -> [usize; 4] {
+        let [tokens, heads, head_dim] = self.kv;
+        [tokens / 16, 16, heads, head_dim]
+    }
+
+    fn positions(&self, device: &Device) -> Result<Positions> {
+        let numbers: Vec<i32> = (0..self.tokens() as i32).collect();
+        Ok(Positions::new(&device.stream, &numbers)?)
+    }
+}
 
 const BARS: Bars = Bars {
     traffic: 1.01,
@@ -33,7 +66,7 @@ const FUSED: Bars = Bars {
     ..BARS
 };
 
-pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
+pub fn cases(device: &Device, cases: &mut Vec<Case<'static>>) -> Result<()> {
     // For 16 bytes of a 16-bit type, read or written, PTX has 4 to 6 moves between kinds of registers and negations that
     // machine code does not need.
     for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
@@ -53,16 +86,12 @@ pub fn cases(device: &Device, cases: &mut Vec<Case<'_>>) -> Result<()> {
     Ok(())
 }
 
-fn positions(device: &Device) -> Result<Positions> {
-    let numbers: Vec<i32> = (0..TOKENS as i32).collect();
-    Ok(Positions::new(&device.stream, &numbers)?)
-}
-
 /// `executed`: instructions of PTX for 16 bytes, at most.
 fn alone<T: Float>(device: &Device, style: RopeStyle, executed: f64) -> Result<Case<'static>> {
-    let mut q = device.filled::<T>(Q_LEN, 0.5)?;
-    let mut k = device.filled::<T>(KV_LEN, 0.5)?;
-    let positions = positions(device)?;
+    let shapes = Shapes::new(device);
+    let mut q = device.data::<T>(shapes.q_len(), 1.0)?;
+    let mut k = device.data::<T>(shapes.kv_len(), 1.0)?;
+    let positions = shapes.positions(device)?;
     let op = Rope {
         style,
         ..Rope::default()
@@ -70,7 +99,7 @@ fn alone<T: Float>(device: &Device, style: RopeStyle, executed: f64) -> Result<C
     Ok(Case {
         name: format!("rope {} {style:?}", T::DTYPE),
         needed: Needed {
-            bytes: 2 * (Q_LEN + KV_LEN) * size_of::<T>(),
+            bytes: 2 * (shapes.q_len() + shapes.kv_len()) * size_of::<T>(),
             flops: 0,
         },
         bars: Bars {
@@ -78,8 +107,8 @@ fn alone<T: Float>(device: &Device, style: RopeStyle, executed: f64) -> Result<C
             ..BARS
         },
         launch: Box::new(move |device| {
-            let k = Some(view_mut(&mut k, KV)?);
-            let args = RopeArgs::new(view_mut(&mut q, Q)?, k, &positions);
+            let k = Some(view_mut(&mut k, shapes.kv)?);
+            let args = RopeArgs::new(view_mut(&mut q, shapes.q)?, k, &positions);
             Ok(device.kernels.rope(&device.stream, &op, args)?)
         }),
     })
@@ -91,17 +120,17 @@ fn cached<T: Float>(
     quantised: bool,
     executed: f64,
 ) -> Result<Case<'static>> {
-    let mut q = device.filled::<T>(Q_LEN, 0.5)?;
-    let (k, v) = (
-        device.filled::<T>(KV_LEN, 0.5)?,
-        device.filled::<T>(KV_LEN, 0.5)?,
-    );
-    let weight = device.filled::<T>(Q[2], 0.5)?;
-    let mut pages: [CudaSlice<T>; 2] = [device.filled(KV_LEN, 0.0)?, device.filled(KV_LEN, 0.0)?];
-    let mut bytes: [CudaSlice<F8E4M3>; 2] =
-        [device.filled(KV_LEN, 0.0)?, device.filled(KV_LEN, 0.0)?];
-    let positions = positions(device)?;
-    let order: Vec<_> = (0..TOKENS).map(|token| Some(token * 7 % TOKENS)).collect();
+    let shapes = Shapes::new(device);
+    let (tokens, q_len, kv_len) = (shapes.tokens(), shapes.q_len(), shapes.kv_len());
+    let head_dim = shapes.q[2];
+    let mut q = device.data::<T>(q_len, 1.0)?;
+    let k = device.data::<T>(kv_len, 1.0)?;
+    let v = device.data::<T>(kv_len, 1.0)?;
+    let weight = device.data::<T>(head_dim, 1.0)?;
+    let mut pages: [CudaSlice<T>; 2] = [device.data(kv_len, 1.0)?, device.data(kv_len, 1.0)?];
+    let mut bytes: [CudaSlice<F8E4M3>; 2] = [device.data(kv_len, 1.0)?, device.data(kv_len, 1.0)?];
+    let positions = shapes.positions(device)?;
+    let order: Vec<_> = (0..tokens).map(|token| Some(token * 7 % tokens)).collect();
     let slots = Slots::new(&device.stream, &order)?;
     let op = Rope {
         norm: norm.then_some(QkNorm {
@@ -123,7 +152,7 @@ fn cached<T: Float>(
             if quantised { " to e4m3" } else { "" }
         ),
         needed: Needed {
-            bytes: (2 * Q_LEN + 2 * KV_LEN) * size_of::<T>() + 2 * KV_LEN * stored,
+            bytes: (2 * q_len + 2 * kv_len) * size_of::<T>() + 2 * kv_len * stored,
             flops: 0,
         },
         bars: Bars {
@@ -135,33 +164,33 @@ fn cached<T: Float>(
             let [k_bytes, v_bytes] = &mut bytes;
             let pages = match quantised {
                 false => KvPages::Same {
-                    k: view_mut(k_pages, PAGES)?,
-                    v: view_mut(v_pages, PAGES)?,
+                    k: view_mut(k_pages, shapes.pages())?,
+                    v: view_mut(v_pages, shapes.pages())?,
                 },
                 true => KvPages::E4M3(QuantisedPages {
-                    k: view_mut(k_bytes, PAGES)?,
-                    v: view_mut(v_bytes, PAGES)?,
+                    k: view_mut(k_bytes, shapes.pages())?,
+                    v: view_mut(v_bytes, shapes.pages())?,
                     k_scale: CacheScale::Tensor(0.5),
                     v_scale: CacheScale::Tensor(0.5),
                 }),
             };
             let weights = match op.norm {
                 Some(_) => Some(NormWeights {
-                    q: Some(view(&weight, [Q[2]])?),
-                    k: Some(view(&weight, [Q[2]])?),
+                    q: Some(view(&weight, [head_dim])?),
+                    k: Some(view(&weight, [head_dim])?),
                 }),
                 None => None,
             };
             let args = RopeArgs {
-                k: Some(Heads::ToCache(view(&k, KV)?)),
+                k: Some(Heads::ToCache(view(&k, shapes.kv)?)),
                 weights,
                 cache: Some(CacheWrite {
-                    v: view(&v, KV)?,
+                    v: view(&v, shapes.kv)?,
                     pages,
                     layout: PageLayout::Nhd,
                     slots: &slots,
                 }),
-                ..RopeArgs::new(view_mut(&mut q, Q)?, None, &positions)
+                ..RopeArgs::new(view_mut(&mut q, shapes.q)?, None, &positions)
             };
             Ok(device.kernels.rope(&device.stream, &op, args)?)
         }),

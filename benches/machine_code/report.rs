@@ -1,12 +1,8 @@
-//! One launch at a usual size, what it must move and compute, and the bars it is held to.
+//! What is seen of a case, and the bars that it misses.
 
-use std::error::Error;
-use std::sync::Arc;
-
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use cusim::exec::Counters;
-use ferroflash::{Element, Kernels, TensorView, TensorViewMut};
 
+use crate::cases::{Case, Device, Result};
 use crate::sass::Kernel;
 
 /// Bytes of a sector, the unit in which global memory is moved.
@@ -14,104 +10,6 @@ const SECTOR: usize = 32;
 
 /// The architecture whose machine code is held to the bars of a loop.
 const MODELLED: &str = "sm_80";
-
-pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
-/// The emulator with the kernels.
-pub struct Device {
-    pub stream: Arc<CudaStream>,
-    pub kernels: Kernels,
-}
-
-impl Device {
-    pub fn new() -> Result<Self> {
-        println!("{}", cusim::Device::select(cusim::Choice::Cusim)?);
-        let context = CudaContext::new(0)?;
-        Ok(Self {
-            stream: context.default_stream(),
-            kernels: Kernels::load(&context)?,
-        })
-    }
-
-    /// A buffer in which every element is `value`.
-    pub fn filled<T: Element>(&self, len: usize, value: f64) -> Result<CudaSlice<T>> {
-        Ok(self.stream.clone_htod(&vec![T::from_f64(value); len])?)
-    }
-}
-
-/// A row-major tensor at the start of a buffer.
-pub fn view<T, const R: usize>(
-    data: &CudaSlice<T>,
-    shape: [usize; R],
-) -> Result<TensorView<'_, T, R>> {
-    Ok(TensorView::contiguous(data.as_view(), shape)?)
-}
-
-/// A row-major output at the start of a buffer.
-pub fn view_mut<T: DeviceRepr, const R: usize>(
-    data: &mut CudaSlice<T>,
-    shape: [usize; R],
-) -> Result<TensorViewMut<'_, T, R>> {
-    Ok(TensorViewMut::contiguous(data.as_view_mut(), shape)?)
-}
-
-/// What an operation cannot do without.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Needed {
-    /// Bytes from and to global memory.
-    pub bytes: usize,
-    /// Multiplications and additions of the tensor cores.
-    pub flops: u64,
-}
-
-/// What a case must reach; `None` where there is no bar. No case may spill, access local memory in its main loop or
-/// have bank conflicts.
-#[derive(Debug, Clone, Copy)]
-pub struct Bars {
-    /// Sectors moved over those needed, at most.
-    pub traffic: f64,
-    /// Barriers that each warp waits at, at most.
-    pub barriers: Option<u64>,
-    /// Tensor operations executed over those needed, at most.
-    pub flops: Option<f64>,
-    /// Share of the tensor pipe that the loop's instructions allow, at least.
-    pub bound: Option<f64>,
-    /// The same in ptxas's own order with all resident blocks, at least.
-    pub replay: Option<f64>,
-    /// Instructions for each 16 bytes of global memory in the code that moves most, at most: for loops. Straight code
-    /// has the instructions of options that are not taken, too.
-    pub instructions_per_16_bytes: Option<f64>,
-    /// The same of the straightest way through a kernel, at most: for kernels that are nothing but variants of one row.
-    pub straightest_way: Option<f64>,
-    /// Instructions of PTX executed for each 16 bytes that must move, at most. What ptxas makes of them is less.
-    pub executed_per_16_bytes: Option<f64>,
-    /// Bytes of loads in flight on an SM, at least.
-    pub load_bytes_in_flight: Option<u64>,
-}
-
-impl Bars {
-    pub const NONE: Self = Self {
-        traffic: 0.0,
-        barriers: None,
-        flops: None,
-        bound: None,
-        replay: None,
-        instructions_per_16_bytes: None,
-        straightest_way: None,
-        executed_per_16_bytes: None,
-        load_bytes_in_flight: None,
-    };
-}
-
-type Launch<'a> = Box<dyn FnMut(&Device) -> Result<()> + 'a>;
-
-/// One launch.
-pub struct Case<'a> {
-    pub name: String,
-    pub needed: Needed,
-    pub bars: Bars,
-    pub launch: Launch<'a>,
-}
 
 /// What the emulator saw of it.
 pub struct Run {
