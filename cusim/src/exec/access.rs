@@ -251,7 +251,7 @@ fn is_dense(targets: &Targets, bytes: usize) -> bool {
 fn read_shared(env: &mut Env<'_>, access: report::Access<'_>, is_atomic: bool) -> Outcome<()> {
     let (targets, bytes) = (access.targets, access.bytes);
     check_bounds(env, access, "reads")?;
-    env.counters.shared(targets, bytes);
+    env.counters.shared(false, targets, bytes);
     let init = env.config.options.checks.init;
     let shadow = &mut env.shared.shadow;
     let stamp = shadow.stamp(access.warp, access.pc, is_atomic);
@@ -268,7 +268,7 @@ fn read_shared(env: &mut Env<'_>, access: report::Access<'_>, is_atomic: bool) -
 fn write_shared(env: &mut Env<'_>, access: report::Access<'_>, is_atomic: bool) -> Outcome<()> {
     let (targets, bytes) = (access.targets, access.bytes);
     check_bounds(env, access, "writes")?;
-    env.counters.shared(targets, bytes);
+    env.counters.shared(true, targets, bytes);
     let shadow = &mut env.shared.shadow;
     let stamp = shadow.stamp(access.warp, access.pc, is_atomic);
     for lane in lanes_of(targets.lanes) {

@@ -35,7 +35,7 @@ pub(super) fn atomic(
         // Counted as one store of all lanes.
         env.counters = counters;
         match targets.place {
-            Place::Shared => env.counters.shared(&targets, bytes),
+            Place::Shared => env.counters.shared(true, &targets, bytes),
             _ => env.counters.global(true, &targets, bytes),
         }
     }
@@ -60,7 +60,11 @@ fn one_lane(
     let before = (u64::from(high) << 32 | u64::from(low)) & cut;
     let operand = value(warp, atomic.operand, lane) & cut;
     let second = atomic.second.map_or(0, |reg| value(warp, reg, lane)) & cut;
-    let after = (atomic.f)(before, operand, second) & cut;
+    let f = match target.place {
+        Place::Global => atomic.f_in_global,
+        _ => atomic.f,
+    };
+    let after = f(before, operand, second) & cut;
     env.words[0][lane] = after as u32;
     env.words[1][lane] = (after >> 32) as u32;
     access::write(warp, env, target, width, pc, atomic.order)?;

@@ -1,6 +1,6 @@
 //! What hardware would count.
 
-use std::ops::{AddAssign, SubAssign};
+use std::ops::{AddAssign, Range, SubAssign};
 
 use serde::{Deserialize, Serialize};
 
@@ -130,57 +130,92 @@ impl Counters {
         }
     }
 
-    /// Adds an access to shared memory by each lane: accesses of 8 and 16 bytes take half and quarter
-    /// warps at a time, and in each pass a bank delivers one word.
-    pub(super) fn shared(&mut self, targets: &Targets, bytes: usize) {
+    /// Adds an access to shared memory by each lane. In each pass a bank delivers one word: accesses of 8 and 16 bytes
+    /// take half and quarter warps at a time, loads twice as much where their lanes are in pairs (as measured on an H200).
+    pub(super) fn shared(&mut self, store: bool, targets: &Targets, bytes: usize) {
         match bytes {
-            8 => self.shared_rows::<16>(targets, 3),
-            16 => self.shared_rows::<8>(targets, 4),
-            // Two passes for each quarter warp.
-            32 => {
-                self.shared_rows::<8>(targets, 4);
-                self.shared_rows::<8>(targets, 4);
+            8 if !store && is_in_pairs(targets, 0..32) => self.pass::<32, 16>(targets, 0, 3),
+            8 => {
+                for half in [0, 16] {
+                    self.pass::<16, 16>(targets, half, 3);
+                }
             }
-            _ => self.shared_rows::<32>(targets, 2),
+            16 => {
+                for half in [0, 16] {
+                    if !store && is_in_pairs(targets, half..half + 16) {
+                        self.pass::<16, 8>(targets, half, 4);
+                    } else {
+                        self.quarters(targets, half..half + 16);
+                    }
+                }
+            }
+            // Two passes for each quarter warp.
+            32 => (0..2).for_each(|_| self.quarters(targets, 0..32)),
+            _ => self.pass::<32, 32>(targets, 0, 2),
         }
     }
 
-    /// `LANES` lanes at a time access `LANES` banks that are 2^`shift` bytes wide.
-    fn shared_rows<const LANES: usize>(&mut self, targets: &Targets, shift: u32) {
-        let active = (0..32 / LANES).filter(|phase| {
-            let lanes = u32::MAX >> (32 - LANES) << (phase * LANES);
-            targets.lanes & lanes != 0
-        });
-        for phase in active {
-            let lanes = &targets.at[phase * LANES..(phase + 1) * LANES];
-            let mask = (targets.lanes >> (phase * LANES)) & (u32::MAX >> (32 - LANES));
-            let mut first = [u64::MAX; LANES];
-            let mut conflict = false;
-            let mut distinct = 0;
-            for (lane, &at) in lanes.iter().enumerate() {
-                if mask >> lane & 1 == 0 {
-                    continue;
-                }
-                let row = at >> shift;
-                let bank = &mut first[row as usize % LANES];
-                distinct += usize::from(*bank != row);
-                conflict |= *bank != u64::MAX && *bank != row;
-                *bank = row;
-            }
-            let (passes, ideal) = if conflict {
-                passes::<LANES>(lanes, mask, shift)
-            } else {
-                (1, distinct.div_ceil(LANES))
-            };
-            self.shared_wavefronts += passes as u64;
-            self.shared_wavefronts_ideal += ideal as u64;
-        }
+    fn quarters(&mut self, targets: &Targets, lanes: Range<usize>) {
+        lanes
+            .step_by(8)
+            .for_each(|first| self.pass::<8, 8>(targets, first, 4));
     }
+
+    /// `LANES` lanes from `first` on access `BANKS` banks that are 2^`shift` bytes wide.
+    fn pass<const LANES: usize, const BANKS: usize>(
+        &mut self,
+        targets: &Targets,
+        first: usize,
+        shift: u32,
+    ) {
+        let mask = (targets.lanes >> first) & (u32::MAX >> (32 - LANES));
+        if mask == 0 {
+            return;
+        }
+        let lanes = &targets.at[first..first + LANES];
+        let mut rows = [u64::MAX; BANKS];
+        let mut conflict = false;
+        let mut distinct = 0;
+        for (lane, &at) in lanes.iter().enumerate() {
+            if mask >> lane & 1 == 0 {
+                continue;
+            }
+            let row = at >> shift;
+            let bank = &mut rows[row as usize % BANKS];
+            distinct += usize::from(*bank != row);
+            conflict |= *bank != u64::MAX && *bank != row;
+            *bank = row;
+        }
+        let (passes, ideal) = if conflict {
+            passes::<BANKS>(lanes, mask, shift)
+        } else {
+            (1, distinct.div_ceil(BANKS))
+        };
+        self.shared_wavefronts += passes as u64;
+        self.shared_wavefronts_ideal += ideal as u64;
+    }
+}
+
+/// Whether of each two neighbours both have the same address or one does not take part, or else whether each lane and the
+/// one two further on have the same address.
+fn is_in_pairs(targets: &Targets, lanes: Range<usize>) -> bool {
+    let all = |distance: usize, one_is_enough: bool| {
+        let mut lanes = lanes.clone().filter(|lane| lane & distance == 0);
+        lanes.all(|lane| {
+            let (one, other) = (lane, lane + distance);
+            match (targets.lanes >> one & 1) + (targets.lanes >> other & 1) {
+                0 => true,
+                1 => one_is_enough,
+                _ => targets.at[one] == targets.at[other],
+            }
+        })
+    };
+    all(1, true) || all(2, false)
 }
 
 /// The most distinct rows that one bank is asked for, and what even use of the banks would need.
 #[cold]
-fn passes<const LANES: usize>(lanes: &[u64], mask: u32, shift: u32) -> (usize, usize) {
+fn passes<const BANKS: usize>(lanes: &[u64], mask: u32, shift: u32) -> (usize, usize) {
     let mut rows: Vec<u64> = lanes
         .iter()
         .enumerate()
@@ -189,11 +224,11 @@ fn passes<const LANES: usize>(lanes: &[u64], mask: u32, shift: u32) -> (usize, u
         .collect();
     rows.sort_unstable();
     rows.dedup();
-    let mut depth = [0; LANES];
+    let mut depth = [0; BANKS];
     rows.iter()
-        .for_each(|row| depth[*row as usize % LANES] += 1);
+        .for_each(|row| depth[*row as usize % BANKS] += 1);
     let deepest = depth.into_iter().max().unwrap_or(0);
-    (deepest, rows.len().div_ceil(LANES))
+    (deepest, rows.len().div_ceil(BANKS))
 }
 
 #[cfg(test)]
@@ -213,10 +248,66 @@ mod tests {
         }
     }
 
+    /// Of a load and a store, which take as many passes.
     fn shared(offset: impl Fn(u64) -> u64, bytes: usize) -> (u64, u64) {
+        let [load, store] = [false, true].map(|store| {
+            let mut counters = Counters::default();
+            counters.shared(store, &targets((0..32).map(&offset)), bytes);
+            (counters.shared_wavefronts, counters.shared_wavefronts_ideal)
+        });
+        assert_eq!(load, store);
+        load
+    }
+
+    /// Passes of a load by the lanes that have a place, which is in units of the access.
+    fn loaded(place: impl Fn(u64) -> Option<u64>, bytes: usize) -> u64 {
         let mut counters = Counters::default();
-        counters.shared(&targets((0..32).map(offset)), bytes);
-        (counters.shared_wavefronts, counters.shared_wavefronts_ideal)
+        let places: Vec<_> = (0..32).map(place).collect();
+        let mut some = targets(places.iter().map(|at| at.unwrap_or(0) * bytes as u64));
+        some.lanes = (0..32).fold(0, |mask, lane| {
+            mask | u32::from(places[lane].is_some()) << lane
+        });
+        counters.shared(false, &some, bytes);
+        counters.shared_wavefronts
+    }
+
+    /// As an H200 counts them.
+    #[test]
+    fn wide_loads_of_few_addresses_take_fewer_passes() {
+        let every = |step: u64| move |lane: u64| lane.is_multiple_of(step).then_some(0);
+        for (bytes, passes) in [(8, [1, 1, 1, 2, 2]), (16, [2, 2, 2, 4, 4])] {
+            let all = [
+                loaded(|_| Some(0), bytes),
+                loaded(|lane| Some(lane / 2), bytes),
+                loaded(|lane| Some(lane % 2), bytes),
+                loaded(|lane| Some(lane % 4), bytes),
+                loaded(Some, bytes),
+            ];
+            assert_eq!(all, passes, "{bytes} bytes");
+        }
+        assert_eq!(loaded(every(8), 16), 2, "one lane of each quarter");
+        assert_eq!(
+            loaded(|lane| (lane < 16).then_some(0), 16),
+            1,
+            "half a warp"
+        );
+        let sparse = [
+            (3, 48),
+            (4, 18),
+            (7, 51),
+            (9, 34),
+            (11, 4),
+            (14, 2),
+            (15, 1),
+            (16, 27),
+            (17, 46),
+            (26, 5),
+            (27, 12),
+            (29, 24),
+        ];
+        let place = |lane| Some(sparse.iter().find(|(at, _)| *at == lane)?.1);
+        assert_eq!(loaded(place, 16), 5);
+        assert_eq!(loaded(place, 8), 4);
     }
 
     #[test]
@@ -238,7 +329,7 @@ mod tests {
         let mut counters = Counters::default();
         let mut some = targets((0..32).map(|lane| lane * 128));
         some.lanes = 0b11;
-        counters.shared(&some, 4);
+        counters.shared(true, &some, 4);
         assert_eq!(counters.shared_wavefronts, 2);
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct Atomic {
     pub(crate) second: Option<Reg>,
     /// Old value, operand and second operand to new value.
     pub(crate) f: fn(u64, u64, u64) -> u64,
+    /// The same where the address is in global memory.
+    pub(crate) f_in_global: fn(u64, u64, u64) -> u64,
     pub(crate) order: Order,
 }
 

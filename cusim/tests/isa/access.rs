@@ -112,7 +112,7 @@ proptest! {
             let ty = mnemonic.rsplit('.').next().expect("a type");
             let (bits, file, out) = kind(ty);
             let n = count(&mnemonic);
-            if n * bits > 256 {
+            if n * bits > 256 || n == 8 && bits != 32 {
                 continue;
             }
             let (lines, address, space) = place(&mnemonic);
@@ -132,7 +132,7 @@ proptest! {
             let ty = mnemonic.rsplit('.').next().expect("a type");
             let (bits, file, _) = kind(ty);
             let n = count(&mnemonic);
-            if n * bits > 256 {
+            if n * bits > 256 || n == 8 && bits != 32 {
                 continue;
             }
             let (lines, address, space) = place(&mnemonic);

@@ -123,7 +123,17 @@ fn check((name, ty, expected): Operation, operands: &[Operands]) {
              ld.{space}.{register}, [{address}]; {load}"
         );
         for ([a, b, c, _], got) in operands.iter().zip(run(&body, Out::Q, operands)) {
-            let expected = expected(*a, *b, *c);
+            let flush = |x: u64| match ty {
+                // In global memory f32 are added without subnormal numbers.
+                "f32" if space == "global" && f32::from_bits(x as u32).is_subnormal() => {
+                    x & 0x8000_0000
+                }
+                _ => x,
+            };
+            let expected = match name {
+                "add" => flush(expected(flush(*a), flush(*b), *c)),
+                _ => expected(*a, *b, *c),
+            };
             assert!(
                 same(ty, got, expected),
                 "{body} of {a:#x}, {b:#x}, {c:#x} is {got:#x}, not {expected:#x}"

@@ -225,7 +225,8 @@ const KINDS: [Kind; 6] = [
     ("number", |x, _| !x.is_nan()),
     ("notanumber", |x, _| x.is_nan()),
     ("normal", |x, subnormal| {
-        x.is_finite() && x != 0.0 && !subnormal
+        // As a special case, zeros are normal.
+        x.is_finite() && !subnormal
     }),
     ("subnormal", |_, subnormal| subnormal),
 ];

@@ -1,7 +1,7 @@
 //! Runs a few lines of PTX on every thread of a block and collects what each computed.
 
 use cusim::arch::Arch;
-use cusim::exec::{self, LaunchConfig, Options};
+use cusim::exec::{self, LaunchConfig, MmaMode, Options};
 use cusim::fault::Fault;
 use cusim::memory::GlobalMemory;
 use cusim::program::{Program, opcodes};
@@ -93,6 +93,22 @@ pub fn try_run_with(
 ) -> Result<Vec<u64>, Box<Fault>> {
     crate::coverage::record(functions);
     crate::coverage::record(body);
+    if crate::hardware::is_asked_for() {
+        let (text, results) = try_run_as(MmaMode::Hopper, functions, body, out, operands)?;
+        crate::hardware::compare(&text, body, out, operands, &results);
+    }
+    let (_, results) = try_run_as(MmaMode::default(), functions, body, out, operands)?;
+    Ok(results)
+}
+
+/// The same with tensor cores of some kind; also returns the text of the kernel.
+pub fn try_run_as(
+    mma: MmaMode,
+    functions: &str,
+    body: &str,
+    out: Out,
+    operands: &[Operands],
+) -> Result<(String, Vec<u64>), Box<Fault>> {
     let text = kernel(functions, body, out);
     let module = ptx::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let program = Program::load(&module).unwrap_or_else(|error| panic!("{error}\n{body}"));
@@ -118,7 +134,10 @@ pub fn try_run_with(
         params: &params,
         global_addresses: &[fixed],
         arch: Arch::of(80).expect("sm_80 is modelled"),
-        options: &Options::default(),
+        options: &Options {
+            mma,
+            ..Options::default()
+        },
         cooperative: false,
         unordered: &[],
     };
@@ -126,10 +145,11 @@ pub fn try_run_with(
     exec::launch(&program, kernel, &mut memory, &config)?;
     let mut results = vec![0; 8 * count];
     memory.read(output, &mut results).expect("results");
-    Ok(results
+    let results = results
         .chunks_exact(8)
         .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
-        .collect())
+        .collect();
+    Ok((text, results))
 }
 
 /// [`try_run`] for bodies that must not fault.
@@ -157,7 +177,7 @@ pub const fn form(body: &'static str, out: Out, expected: fn(Operands) -> u64) -
 }
 
 /// Whether two results agree: equal bits, or both NaN where the result is a float.
-fn agrees(out: Out, got: u64, expected: u64) -> bool {
+pub fn agrees(out: Out, got: u64, expected: u64) -> bool {
     let nan = |bits: u64| match out {
         Out::F => f32::from_bits(bits as u32).is_nan(),
         Out::D => f64::from_bits(bits).is_nan(),

@@ -12,6 +12,7 @@ mod exact;
 mod float;
 mod functions;
 mod half;
+mod hardware;
 mod harness;
 mod integer;
 mod matrix;

@@ -203,7 +203,8 @@ impl Context<'_> {
                 "infinite" => mask2!(|a, _b| f(a).is_infinite()),
                 "number" => mask2!(|a, _b| !f(a).is_nan()),
                 "notanumber" => mask2!(|a, _b| f(a).is_nan()),
-                "normal" => mask2!(|a, _b| f(a).is_normal()),
+                // Zeros count as normal.
+                "normal" => mask2!(|a, _b| f(a).is_normal() || f(a) == 0.0),
                 "subnormal" => mask2!(|a, _b| f(a).is_subnormal()),
                 _ => return form.unknown(),
             };
@@ -215,7 +216,7 @@ impl Context<'_> {
             ("f64", "infinite") => mask2!(|a, _b| d(a).is_infinite()),
             ("f64", "number") => mask2!(|a, _b| !d(a).is_nan()),
             ("f64", "notanumber") => mask2!(|a, _b| d(a).is_nan()),
-            ("f64", "normal") => mask2!(|a, _b| d(a).is_normal()),
+            ("f64", "normal") => mask2!(|a, _b| d(a).is_normal() || d(a) == 0.0),
             ("f64", "subnormal") => mask2!(|a, _b| d(a).is_subnormal()),
             _ => return form.unknown(),
         };

@@ -335,7 +335,8 @@ fn encoder(form: &Form<'_>, ty: &str) -> Result<impl Fn(f64) -> u64 + Send + Syn
             // NaN becomes +0.
             After { sat: true, .. } if x > 0.0 => x.min(1.0),
             After { sat: true, .. } => 0.0,
-            After { relu: true, .. } if x < 0.0 => 0.0,
+            // -0 becomes +0.
+            After { relu: true, .. } if x <= 0.0 => 0.0,
             _ => x,
         };
         let bits = format.encode(x, rounding);

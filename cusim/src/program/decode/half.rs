@@ -128,7 +128,8 @@ impl Context<'_> {
                         0.0
                     }
                 }
-                (_, true) if result < 0.0 => 0.0,
+                // -0 becomes +0.
+                (_, true) if result <= 0.0 => 0.0,
                 _ => result,
             };
             flush(format.encode(result, Rounding::Nearest))

@@ -106,7 +106,12 @@ impl Context<'_> {
             Some(_) => 8,
             None => 1,
         };
-        if access.regs.len() != expected || access.width * expected > 32 {
+        // Eight are of 32 bits only.
+        let is_allowed = match expected {
+            8 => access.width == 4,
+            _ => access.width * expected <= 32,
+        };
+        if access.regs.len() != expected || !is_allowed {
             return form.unknown();
         }
         for reg in access.regs.iter().flatten() {
@@ -159,6 +164,10 @@ impl Context<'_> {
             operand,
             second,
             f,
+            f_in_global: match (operation, ty) {
+                ("add", "f32") => add_flushed,
+                _ => f,
+            },
             order,
         })))
     }
@@ -224,6 +233,15 @@ impl Context<'_> {
         }
         Ok(Op::CopyAsync(Box::new(copy)))
     }
+}
+
+/// The sum of f32 in global memory, where subnormal operands and results become zeros of their sign (PTX ISA,
+/// "Parallel Synchronization and Communication Instructions: atom").
+fn add_flushed(a: u64, b: u64, _: u64) -> u64 {
+    let flush = |x: f32| if x.is_subnormal() { x * 0.0 } else { x };
+    flush(flush(f(a as u32)) + flush(f(b as u32)))
+        .to_bits()
+        .into()
 }
 
 /// Adds both halves of a pair.

@@ -123,7 +123,10 @@ impl Context<'_> {
             }
             "local" => mask2!(|a, _b| in_window(a, window::LOCAL)),
             "param" | "param::entry" => mask2!(|a, _b| in_window(a, window::PARAM)),
-            "global" => mask2!(|a, _b| a >= crate::memory::GLOBAL_BASE),
+            // Parameters of a kernel are in the window of global memory.
+            "global" => {
+                mask2!(|a, _b| a >= crate::memory::GLOBAL_BASE || in_window(a, window::PARAM))
+            }
             // Constant variables lie in global memory.
             "const" => mask2!(|_a, _b| false),
             _ => return form.unknown(),
