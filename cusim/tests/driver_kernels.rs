@@ -139,6 +139,7 @@ fn arguments_can_come_in_one_block() {
         use cudarc::driver::DevicePtr;
         slice.device_ptr(&stream).0
     };
+    // The block is 28 bytes long; what follows is padding.
     let block = [address(&x), address(&x), address(&sum), 32u64];
     let call = |mut bytes: usize| unsafe {
         let mut extra: [*mut c_void; 5] = [
@@ -152,9 +153,9 @@ fn arguments_can_come_in_one_block() {
         let none = std::ptr::null_mut();
         sys::cuLaunchKernel(add, 1, 1, 1, 32, 1, 1, 0, stream.cu_stream(), none, extra)
     };
-    // Of the block's 32 bytes the last four are padding.
     assert_eq!(call(28), CUresult::CUDA_SUCCESS);
     assert_eq!(call(27), CUresult::CUDA_ERROR_INVALID_VALUE);
+    assert_eq!(call(32), CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
     assert_eq!(stream.clone_dtoh(&sum).expect("the sum"), [6.0f32; 32]);
 }
 
@@ -328,7 +329,11 @@ fn images_that_cannot_run_are_refused() {
     let missing = load(Ptx::from_file("no/such/file"));
     assert_eq!(missing, failed(CUresult::CUDA_ERROR_FILE_NOT_FOUND));
     let invalid = failed(CUresult::CUDA_ERROR_INVALID_PTX);
-    assert_eq!(load(Ptx::from_src("this is not PTX")), invalid);
+    let no_image = failed(CUresult::CUDA_ERROR_INVALID_IMAGE);
+    assert_eq!(load(Ptx::from_src("this is not PTX")), no_image);
+    assert_eq!(load(Ptx::from_src(format!("x{PTX}"))), no_image);
+    assert_eq!(load(Ptx::from_src(format!("// a comment\n{PTX}"))), None);
+    assert_eq!(load(Ptx::from_src(".version 8.0")), invalid);
     assert_eq!(
         load(Ptx::from_src(PTX.replace("add.rn.f32", "fadd.rn.f32"))),
         invalid

@@ -49,7 +49,8 @@ fn blocks_are_limited_by_number_warps_and_shared_memory() {
 #[test]
 fn blocks_that_cannot_be_launched_do_not_fit() {
     let (_context, large) = function("large");
-    assert_eq!(blocks(&large, 257, 0), Ok(0), "more than .maxntid");
+    assert_eq!(blocks(&large, 1024, 0), Ok(2), "more than .maxntid");
+    assert_eq!(blocks(&large, 1025, 0), Ok(0), "more than any block has");
     assert_eq!(
         blocks(&large, 32, (8 << 10) + 1),
         Ok(0),
@@ -90,6 +91,9 @@ fn shared_memory_is_shared_out() {
     let (_context, small) = function("small");
     let available =
         |blocks, threads| small.occupancy_available_dynamic_smem_per_block(blocks, threads);
+    assert_eq!(available(1, 128), Ok(48 << 10), "what it is allowed");
+    let max = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    small.set_attribute(max, 163 << 10).expect("an attribute");
     assert_eq!(available(1, 128), Ok(163 << 10));
     assert_eq!(available(2, 128), Ok(81 << 10));
     assert_eq!(available(4, 128), Ok(40 << 10));

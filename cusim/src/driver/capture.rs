@@ -45,13 +45,6 @@ pub(super) struct Strand {
     tips: Vec<Handle<Node>>,
 }
 
-/// A graph that is being captured, as one stream of the capture sees it.
-pub(super) struct Growing {
-    pub(super) graph: Handle<Graph>,
-    /// What the stream's next node comes after.
-    pub(super) tips: Vec<Handle<Node>>,
-}
-
 /// What an event stands for that was last recorded in a capture.
 #[derive(Clone)]
 pub(super) struct Captured {
@@ -113,31 +106,6 @@ impl State {
     /// Whether a stream is captured, in a capture that is still valid.
     pub(super) fn is_captured(&self, stream: Handle<Stream>) -> Result<bool, Status> {
         Ok(self.valid_capture_of(stream)?.is_some())
-    }
-
-    /// The graph that a captured stream adds to, and what its next node comes after.
-    pub(super) fn captured_graph(
-        &mut self,
-        stream: Handle<Stream>,
-    ) -> Result<Option<Growing>, Status> {
-        let Some((capture, lane)) = self.valid_capture_of(stream)? else {
-            return Ok(None);
-        };
-        let graph = self.captures.get(capture)?.graph;
-        let tips = self.strand(capture, lane)?.tips.clone();
-        Ok(Some(Growing { graph, tips }))
-    }
-
-    /// Says what a captured stream's next node comes after.
-    pub(super) fn set_captured_tips(
-        &mut self,
-        stream: Handle<Stream>,
-        tips: Vec<Handle<Node>>,
-    ) -> Result<(), Status> {
-        if let Some((capture, lane)) = self.valid_capture_of(stream)? {
-            self.strand(capture, lane)?.tips = tips;
-        }
-        Ok(())
     }
 
     fn strand(&mut self, capture: Handle<Capture>, lane: u64) -> Result<&mut Strand, Status> {
@@ -281,16 +249,15 @@ impl State {
     fn end_capture(&mut self, stream: Handle<Stream>) -> Result<Handle<Graph>, Status> {
         self.stream_context(stream)?;
         let (handle, lane) = self.capture_of(stream)?.ok_or(Status::ILLEGAL_STATE)?;
-        let capture = self.captures.get(handle)?;
-        if capture.origin != lane {
-            return Err(Status::STREAM_CAPTURE_UNMATCHED);
-        }
-        if capture.mode != RELAXED && capture.thread != std::thread::current().id() {
-            return Err(Status::STREAM_CAPTURE_WRONG_THREAD);
+        if self.captures.get(handle)?.origin != lane {
+            return Err(self.invalidate(handle, Status::STREAM_CAPTURE_UNMATCHED));
         }
         let capture = self.remove_capture(handle)?;
         let result = if !capture.is_valid {
             Err(Status::STREAM_CAPTURE_INVALIDATED)
+        } else if capture.mode != RELAXED && capture.thread != std::thread::current().id() {
+            // The capture is over all the same.
+            Err(Status::STREAM_CAPTURE_WRONG_THREAD)
         } else if !self.is_joined(&capture) {
             Err(Status::STREAM_CAPTURE_UNJOINED)
         } else {

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::abi::{Out, driver_api};
-use super::capture::Growing;
 use super::handle::{Handle, Object};
 use super::order::{Clock, Kind, Lane};
 use super::state::{State, lock};
@@ -157,38 +156,6 @@ impl State {
         }))
     }
 
-    /// Puts the nodes of a graph that a captured stream launches into the graph that is captured.
-    fn capture_launch(
-        &mut self,
-        exec: Handle<Exec>,
-        stream: Handle<Stream>,
-    ) -> Result<bool, Status> {
-        let steps = self.execs.get(exec)?.steps.clone();
-        let Some(Growing { graph, tips }) = self.captured_graph(stream)? else {
-            self.check_default_stream(stream)?;
-            return Ok(false);
-        };
-        let mut nodes = Vec::with_capacity(steps.len());
-        for step in &*steps {
-            let after = if step.after.is_empty() {
-                tips.clone()
-            } else {
-                step.after.iter().map(|&before| nodes[before]).collect()
-            };
-            nodes.push(self.add_node(graph, step.call, step.work.clone(), after)?);
-        }
-        let mut is_last = vec![true; nodes.len()];
-        for before in steps.iter().flat_map(|step| &step.after) {
-            is_last[*before] = false;
-        }
-        let last = nodes.iter().zip(is_last).filter(|(_, is_last)| *is_last);
-        let last: Vec<_> = last.map(|(node, _)| *node).collect();
-        if !last.is_empty() {
-            self.set_captured_tips(stream, last)?;
-        }
-        Ok(true)
-    }
-
     /// Frees what the last launch of a graph allocated and nobody freed, where that was asked for.
     fn free_allocated(&mut self, exec: Handle<Exec>, lane: Lane) -> Result<(), Status> {
         let exec = self.execs.get(exec)?;
@@ -218,9 +185,8 @@ fn own_lane(exec: Handle<Exec>, stream: u64) -> Lane {
 fn launch(exec: Handle<Exec>, stream: Handle<Stream>) -> Result<(), Status> {
     let mut state = lock()?;
     let context = state.working_stream(stream)?;
-    if state.capture_launch(exec, stream)? {
-        return Ok(());
-    }
+    // Drivers do not make it part of a capture.
+    state.check_not_captured(stream)?;
     let lane = state.lane(stream)?;
     let found = state.execs.get(exec)?;
     let (steps, done) = (found.steps.clone(), found.done.clone());

@@ -1,6 +1,7 @@
 //! Launching kernels. A launch runs to its end before the call returns, but fails as one that runs
 //! later does: the call succeeds, and whatever follows in the context reports the failure.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::abi::{HostIn, In, driver_api, host_in};
@@ -115,8 +116,11 @@ impl Arguments {
             }
         }
         let given = size.ok_or(Status::INVALID_VALUE)?;
-        if given < block.len() {
-            return Err(Status::INVALID_VALUE);
+        match given.cmp(&block.len()) {
+            // A driver would let the kernel read what happens to lie behind.
+            Ordering::Less => return Err(Status::INVALID_VALUE),
+            Ordering::Greater => return Err(Status::LAUNCH_OUT_OF_RESOURCES),
+            Ordering::Equal => {}
         }
         block.copy_from_slice(host_in(buffer as u64).bytes(block.len())?);
         Ok(())

@@ -124,6 +124,10 @@ fn compile_image(arch: &Arch, image: &[u8], log: &Log) -> Result<Program, Status
         };
         log.refuse(status, &error)
     })?;
+    if !ptx::begins(&text) {
+        let reason = "the image is neither PTX, which begins with .version, nor a fat binary";
+        return Err(log.refuse(Status::INVALID_IMAGE, &reason));
+    }
     let module = ptx::parse(&text).map_err(|error| log.refuse(Status::INVALID_PTX, &error))?;
     check_target(arch, &module.target)
         .map_err(|reason| log.refuse(Status::INVALID_PTX, &reason))?;

@@ -54,7 +54,8 @@ impl Demand {
     }
 
     fn blocks(&self, threads: u32, dynamic: usize) -> u32 {
-        if threads > self.max_threads || dynamic > self.max_dynamic {
+        // What the function itself sets as the most threads of a block does not count here, only in `best_block`.
+        if threads > Arch::THREADS_PER_BLOCK || dynamic > self.max_dynamic {
             return 0;
         }
         blocks(
@@ -177,8 +178,7 @@ driver_api! {
         let share = demand.arch.shared_per_multiprocessor / blocks;
         let share = share as usize / SHARED_GRANULE * SHARED_GRANULE;
         let taken = Arch::SHARED_RESERVED as usize + demand.static_shared;
-        let limit = (demand.arch.shared_per_block_optin as usize).saturating_sub(demand.static_shared);
-        bytes.set(share.saturating_sub(taken).min(limit))
+        bytes.set(share.saturating_sub(taken).min(demand.max_dynamic))
     }
 }
 

@@ -63,9 +63,6 @@ pub(super) fn submit(call: &'static str, order: Order, work: Work) -> Result<(),
     if state.capture(stream, call, &work)? {
         return Ok(());
     }
-    if matches!(order, Order::Now) {
-        state.check_unsafe()?;
-    }
     let lane = state.lane(stream)?;
     let is_waited_for = match &work {
         // The host waits for a copy that names no stream, and for one to memory of its own that is not pinned

@@ -55,13 +55,15 @@ const PUNCTUATION: [&str; 32] = [
     "!=", "!", "&&", "&", "||", "|", "+", "-", "*", "/", "%", "^", "~", "?",
 ];
 
+/// Whether a text begins as PTX must, with its version.
+pub(crate) fn begins(text: &str) -> bool {
+    let first = Lexer::new(text).next();
+    first.is_ok_and(|token| token.kind == Kind::Dot("version"))
+}
+
 /// All tokens of a text; the last one is [`Kind::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, ParseError> {
-    let mut lexer = Lexer {
-        text,
-        at: 0,
-        line: 1,
-    };
+    let mut lexer = Lexer::new(text);
     // About one token for every four bytes of real PTX.
     let mut tokens = Vec::with_capacity(text.len() / 4 + 1);
     loop {
@@ -88,6 +90,14 @@ fn is_word(c: u8) -> bool {
 }
 
 impl<'a> Lexer<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            at: 0,
+            line: 1,
+        }
+    }
+
     fn next(&mut self) -> Result<Token<'a>, ParseError> {
         self.skip_blanks()?;
         let line = self.line;

@@ -7,6 +7,7 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use lexer::begins;
 pub use parser::parse;
 
 use thiserror::Error;
