@@ -5,6 +5,7 @@ mod attention;
 mod norm;
 mod rope;
 
+use std::cell::Cell;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub struct Device {
     pub stream: Arc<CudaStream>,
     pub kernels: Kernels,
     pub scale: Scale,
+    /// Of the next buffer's numbers.
+    seed: Cell<u64>,
 }
 
 impl Device {
@@ -50,6 +53,7 @@ impl Device {
             stream: context.new_stream()?,
             kernels: Kernels::load(&context)?,
             scale,
+            seed: Cell::new(0),
         })
     }
 
@@ -59,7 +63,7 @@ impl Device {
         const DRAWN: usize = 65_521;
         let drawn = match self.scale {
             Scale::Counted => vec![T::from_f64(deviation)],
-            Scale::Timed => StdRng::seed_from_u64(len as u64)
+            Scale::Timed => StdRng::seed_from_u64(self.seed.replace(self.seed.get() + 1))
                 .sample_iter::<f64, _>(StandardNormal)
                 .take(DRAWN.min(len))
                 .map(|x| T::from_f64(x * deviation))
