@@ -1,7 +1,7 @@
 //! Loads, stores, atomics and asynchronous copies (PTX ISA, "Data Movement and Conversion", "Parallel
 //! Synchronization and Communication").
 
-use super::super::lanes::{d, f};
+use super::super::lanes::{d, f, ftz, out_ftz};
 use super::super::op::{Access, Atomic, CopyAsync, Op, Order, Reg, Space};
 use super::super::rounding::{Format, Rounding};
 use super::{Context, Form, Result};
@@ -238,10 +238,7 @@ impl Context<'_> {
 /// The sum of f32 in global memory, where subnormal operands and results become zeros of their sign (PTX ISA,
 /// "Parallel Synchronization and Communication Instructions: atom").
 fn add_flushed(a: u64, b: u64, _: u64) -> u64 {
-    let flush = |x: f32| if x.is_subnormal() { x * 0.0 } else { x };
-    flush(flush(f(a as u32)) + flush(f(b as u32)))
-        .to_bits()
-        .into()
+    out_ftz(ftz(a as u32) + ftz(b as u32)).into()
 }
 
 /// Adds both halves of a pair.
