@@ -18,23 +18,23 @@ use cusim::mutation::{Subject, judge_all};
 use ferroflash::Kernels;
 use indicatif::{ProgressBar, ProgressStyle};
 
-const THREADS: usize = 2;
-
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let mut explanations = explained::read()?;
-    let is_whole = Kernels::names().any(|name| name == wanted);
-    let recordings = cases::record(|kernel| match is_whole {
+    let is_name = Kernels::names().any(|name| name == wanted);
+    let is_wanted = |kernel: &str| match is_name {
         true => kernel == wanted,
         false => kernel.contains(&wanted),
-    })?;
+    };
+    let recordings = cases::record(is_wanted)?;
+    let threads = std::thread::available_parallelism()?.get();
     let (mut caught, mut total, mut explained, mut unexplained) = (0, 0, 0, 0);
     for subject in Subject::all(recordings)? {
         let mutants = subject.mutants();
         let style = ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}")?;
         let bar = ProgressBar::new(mutants.len() as u64).with_style(style);
         bar.set_message(subject.kernel().to_owned());
-        let judged = judge_all(&subject, &mutants, THREADS, |_, _| bar.inc(1));
+        let judged = judge_all(&subject, &mutants, threads, |_, _| bar.inc(1));
         bar.finish_and_clear();
         let before = caught;
         for (mutant, judgement) in mutants.iter().zip(&judged) {
@@ -56,8 +56,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             mutants.len()
         );
     }
-    if wanted.is_empty() {
-        for stale in explanations.stale() {
+    for stale in explanations.stale() {
+        if Kernels::names().all(|kernel| is_wanted(kernel) || !stale.concerns(kernel)) {
             unexplained += 1;
             println!("  nothing needs this explanation any more: {stale:?}");
         }

@@ -159,16 +159,32 @@ fn rows_are_read_once() {
     let widest = |registers, size| [1, registers + kept / size];
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16", &rms, widest(32_768, 2), "", 1);
     launch::<f32, f32, f32>("fflash_rms_norm_f32", &rms, widest(16_384, 4), "", 1);
-    launch::<f32, f32, f32>("fflash_norm_mixed", &layer, widest(8192, 4), "bias", 1);
+    launch::<bf16, bf16, bf16>(
+        "fflash_layer_norm_bf16",
+        &layer,
+        widest(32_768, 2),
+        "bias",
+        1,
+    );
+    launch::<f32, f32, f32>(
+        "fflash_layer_norm_f32",
+        &layer,
+        widest(16_384, 4),
+        "bias",
+        1,
+    );
+    launch::<f32, f32, f32>("fflash_norm_mixed", &rms, widest(8192, 4), "bias", 1);
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16_short", &rms, [256, 128], "", 16);
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16_short", &rms, [256, 512], "", 4);
     launch::<bf16, bf16, bf16>("fflash_add_rms_norm_bf16", &rms, long, "residual", 1);
     launch::<f16, f16, f16>("fflash_add_rms_norm_f16", &rms, long, "residual", 1);
     launch::<f32, f32, f32>("fflash_add_rms_norm_f32", &rms, long, "residual", 1);
     launch::<bf16, bf16, bf16>("fflash_norm_bf16", &rms, long, "gate", 1);
-    launch::<bf16, bf16, bf16>("fflash_norm_bf16", &layer, long, "bias", 1);
+    launch::<bf16, bf16, bf16>("fflash_layer_norm_bf16", &layer, long, "bias", 1);
+    launch::<bf16, bf16, bf16>("fflash_norm_bf16", &layer, long, "residual bias", 1);
     launch::<bf16, bf16, bf16>("fflash_norm_bf16", &rms, long, "residual post", 1);
-    launch::<f32, f32, f32>("fflash_norm_mixed", &layer, long, "bias", 1);
+    launch::<f32, f32, f32>("fflash_layer_norm_f32", &layer, long, "bias", 1);
+    launch::<f32, f32, f32>("fflash_norm_mixed", &layer, long, "residual bias", 1);
     launch::<bf16, f32, bf16>("fflash_norm_mixed", &rms, long, "", 1);
     launch::<bf16, bf16, f32>("fflash_norm_mixed", &rms, long, "residual", 1);
     launch::<bf16, bf16, F8E4M3>("fflash_norm_bf16", &scaled(Scale::Static(0.5)), long, "", 1);

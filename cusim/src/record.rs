@@ -1,6 +1,7 @@
 //! Launches recorded to be run again, without a driver: with another schedule, other checks or a changed
 //! module.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct Replay {
     pub outcome: Result<Counters, Box<Fault>>,
     /// The bytes of every allocation afterwards.
     pub memory: Vec<Vec<u8>>,
+    /// Lines of the PTX text with instructions that were executed, where [`Options::profile`] asks for them and
+    /// the launch did not fail.
+    pub ptx_lines: HashSet<u32>,
 }
 
 /// Why a recording cannot be replayed.
@@ -148,12 +152,22 @@ impl Recording {
             cooperative: self.cooperative,
             unordered: &[],
         };
-        let outcome = exec::launch(program, id, &mut memory, &config);
+        let outcome = exec::profile(program, id, &mut memory, &config);
+        let ptx_lines = outcome.iter().flat_map(|profile| {
+            let counted = profile.instructions.iter();
+            let lines = program.get(id).ptx_lines().zip(counted);
+            lines.filter(|(_, counters)| counters.instructions > 0)
+        });
+        let ptx_lines = ptx_lines.map(|(line, _)| line).collect();
         let after = self.allocations.iter().map(|allocated| {
             let mut bytes = vec![0; allocated.len as usize];
             memory.read(allocated.base, &mut bytes).map(|()| bytes)
         });
         let memory = after.collect::<Result<_, _>>()?;
-        Ok(Replay { outcome, memory })
+        Ok(Replay {
+            outcome: outcome.map(|profile| profile.counters),
+            memory,
+            ptx_lines,
+        })
     }
 }

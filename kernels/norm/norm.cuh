@@ -5,21 +5,22 @@
  *
  * Form    kPlain   out = norm(x) * weight, and nothing else: no mean, no partial statistics, no option of rounding.
  *         kAdd     the same of h = round(x + residual), which is stored too.
+ *         kCentre  LayerNorm of x, with and without weight and bias, and nothing else.
  *         kEvery   everything, as the parameters say: branches that all threads take alike, none inside a loop over elements.
  * Grid    x = for each part ceil(rows / block rows).
  *
  * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, as
  * much as the launch gives, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
  *                                      read once: in registers   and in shared memory of sm_80   of sm_90
- *   kPlain, kAdd: f16, bf16                      32768 columns                 115968 columns     148736 columns
+ *   the others: f16, bf16                        32768 columns                 115968 columns     148736 columns
  *                 f32                            16384                          57984              74368
  *   kEvery: chunks of 8                          16384                          99584             132352
  *           chunks of 4 (mixed types, f32)        8192                          49792              66176
  *           chunks of 1                           2048                          43648              60032
- * Blocks of kPlain and kAdd whose rows all exist and fill their threads' slots take code of their own, without guards.
+ * Blocks of the others whose rows all exist and fill their threads' slots take code of their own, without guards.
  *
  * Shared memory: dynamic as above; static 256 bytes, two partial results per warp for each of two reductions in turn (row.cuh).
- * Barriers: one for each reduction of a row that spans warps. There is one for the mean square, two for LayerNorm (three but in f16), one
+ * Barriers: one for each reduction of a row that spans warps. There is one for the mean square, two for LayerNorm, one
  * more for a second norm and for a scale per row.
  *
  * Rounding: f32 throughout; h is rounded to the residual's type and is what is normalised; the post-norm rounds to the type of x; out
@@ -31,10 +32,11 @@
  * Range: squares of bf16 and f32 leave the range of f32. A row whose mean square plus eps is outside [kSmallest, FLT_MAX] is
  * multiplied by a power of two and summed again: 2^-80 if it was too large (then some |x| > 2^48, and what the
  * scaling flushes to zero is below 2^-94 of it), 2^100 if it was too small (then all |x| < 2^-29, and the square of the smallest
- * subnormal becomes 2^-98). LayerNorm's sum for the mean is done again after scaling by 2^-40, which 2^31 of the largest
- * numbers fit, where that of magnitudes is not finite: the mean, or a difference from it, might not be. f16 needs none of this. Rows with
- * infinities and NaN, which also come that way, are what arithmetic makes of them: with an infinity 1 / sqrt(inf) = 0, hence 0 where x is
- * finite and NaN where it is not; with a NaN all NaN. The mean of LayerNorm is corrected by the mean of what is left after
+ * subnormal becomes 2^-98). For LayerNorm, whose sums are of differences from the mean, such a row (h) is loaded again. If they were
+ * too large it is scaled before the mean is found, since that or a difference from it may have been infinite; if they were too small,
+ * after the mean is subtracted, since that may be large. f16 needs none of this. Rows with infinities and NaN, which also
+ * come that way, are what arithmetic makes of them: with an infinity 1 / sqrt(inf) = 0, hence 0 where x is finite and NaN where it
+ * is not, but all NaN for LayerNorm; with a NaN all NaN. The mean of LayerNorm is corrected by the mean of what is left after
  * subtracting it, which cancels its rounding.
  *
  * Preconditions (checked by the host): rows >= 1, width >= 1, 1 <= stat_width <= width, eps finite and not negative; a block is whole
@@ -105,9 +107,7 @@ public:
         for (bool is_last = !post;; is_last = true) {
             if (add && is_last) add_residual(post);
             const int columns = Traits::kEvery && is_last ? params_.stat_width : params_.width;
-            const bool centre = Traits::kEvery && (params_.flags & FFLASH_NORM_CENTRE);
-            if (centre) subtract_mean(columns);
-            inverse_ = inverse_of(columns, centre);
+            inverse_ = inverse_of(columns);
             if (is_last) break;
         }
     }
@@ -170,7 +170,7 @@ private:
         } else {
             load<true>(x, slots, again_, again_dtype_);
         }
-        if constexpr (Traits::kEvery) {
+        if constexpr (Traits::kHasMean) {
             if (!Traits::kSquaresFit) multiply(x, before_);
             subtract(x, slots, mean_);
         }
@@ -256,28 +256,47 @@ private:
         });
     }
 
+    __device__ __forceinline__ bool centre() const {
+        return Traits::kForm == Form::kCentre || (Traits::kEvery && (params_.flags & FFLASH_NORM_CENTRE));
+    }
+
     /*
-     * 1 / sqrt(mean square + eps), of the deviation from the mean with `centre`. If need be x_ is scaled by a power of two,
+     * 1 / sqrt(mean square + eps), for LayerNorm of x_ less its mean, which is subtracted. If need be x_ is scaled by a power of two,
      * and the factor is for that.
      */
-    __device__ __forceinline__ float inverse_of(int columns, bool centre) {
+    __device__ __forceinline__ float inverse_of(int columns) {
         float eps = params_.eps;
-        if (Traits::kEvery && !Traits::kSquaresFit) eps *= before_ * before_;
+        float scale_less_mean = 1.0f;
         for (bool again = false;; again = true) {
-            const float found = mean_square(columns, centre) + eps;
+            if (centre()) {
+                subtract_mean(columns);
+                scale_ = scale_less_mean;
+                if (again) multiply(x_, scale_);
+            }
+            const float found = mean_square(columns) + eps;
             const bool fits = found >= Traits::kSmallest && found <= FLT_MAX;
             if (Traits::kSquaresFit || again || !__any_sync(kFullWarp, !fits)) {
                 return inverse_root<!Traits::kHalf>(found);
             }
-            scale_ = fits ? 1.0f : found < Traits::kSmallest ? Traits::kScaleUp : Traits::kScaleDown;
-            multiply(x_, scale_);
-            eps = eps * scale_ * scale_;
+            const bool is_small = found < Traits::kSmallest;
+            const float scale = fits ? 1.0f : is_small ? Traits::kScaleUp : Traits::kScaleDown;
+            if (centre()) {
+                before_ = is_small ? 1.0f : scale;
+                scale_less_mean = is_small ? scale : 1.0f;
+                mean_ = 0.0f;
+                load<true>(x_, slots_, again_, again_dtype_);
+                multiply(x_, before_);
+            } else {
+                scale_ = scale;
+                multiply(x_, scale_);
+            }
+            eps = eps * scale * scale;
         }
     }
 
-    __device__ __forceinline__ float mean_square(int columns, bool centre) {
+    __device__ __forceinline__ float mean_square(int columns) {
         float sums[2] = {0.0f, 0.0f};
-        if (!centre) {
+        if (!centre()) {
             add_up(columns, [&](float x) { sums[0] = fmaf(x, x, sums[0]); });
             return quotient<!Traits::kHalf>(reduce_(sums[0], Add()), float(columns));
         }
@@ -293,24 +312,8 @@ private:
 
     __device__ __forceinline__ void subtract_mean(int columns) {
         float sum = 0.0f;
-        float magnitudes = 0.0f; /* whose sum no difference from the mean exceeds */
-        const auto add = [&](float x) {
-            sum += x;
-            magnitudes += fabsf(x);
-        };
-        add_up(columns, add);
-        sum = reduce_(sum, Add());
-        if constexpr (!Traits::kSquaresFit) {
-            const bool fits = reduce_(magnitudes, Add()) <= FLT_MAX;
-            if (__any_sync(kFullWarp, !fits)) {
-                before_ = fits ? 1.0f : 0x1p-40f;
-                multiply(x_, before_);
-                sum = 0.0f;
-                add_up(columns, [&](float x) { sum += x; });
-                sum = reduce_(sum, Add());
-            }
-        }
-        mean_ = quotient<!Traits::kHalf>(sum, float(columns));
+        add_up(columns, [&](float x) { sum += x; });
+        mean_ = quotient<!Traits::kHalf>(reduce_(sum, Add()), float(columns));
         subtract(x_, slots_, mean_);
     }
 
@@ -319,20 +322,20 @@ private:
     /* x = what out is before it is rounded. */
     template <int kCount>
     __device__ __forceinline__ void finish(Values<kCount> &x, SlotsOf<kCount> slots) const {
-        if constexpr (Traits::kEvery) {
-            if (params_.flags & FFLASH_NORM_CENTRE) {
+        if constexpr (Traits::kHasMean) {
+            if (centre()) {
                 const float shift = -rest_ * inverse_;
                 apply<kCount, kWidth>([&](int n, int i) { x[n][i] = fmaf(x[n][i], inverse_, shift); });
             } else {
                 multiply(x, inverse_);
             }
-            if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, again_dtype_);
+            if (Traits::kEvery && (params_.flags & FFLASH_NORM_LLAMA)) round_to(x, slots, again_dtype_);
             if (place_.weight) {
                 weigh<false>(x, slots, params_, place_.weight, params_.weight_dtype, params_.bias);
             } else if (params_.bias) {
                 combine(x, slots, params_.bias, params_.bias_dtype, [](float y, float b) { return y + b; });
             }
-            if (params_.gate) {
+            if (Traits::kEvery && params_.gate) {
                 const void *gate = behind<T>(params_.gate, place_.row * params_.gate_row_stride, params_.gate_dtype);
                 multiply_by_silu(x, slots, gate, params_.gate_dtype);
             }

@@ -7,15 +7,16 @@
 
 namespace fflash {
 
-enum class Form { kPlain, kAdd, kEvery };
+enum class Form { kPlain, kAdd, kCentre, kEvery };
 
 template <class T_, int kWidth_, bool kShort_, Form kForm_>
 struct NormTraits : RowTraits<T_, kWidth_, kShort_> {
     static constexpr Form kForm = kForm_;
     static constexpr bool kEvery = kForm == Form::kEvery;
-    static constexpr int kSlots = kEvery ? 4 : 8;             /* chunks of a thread in registers */
-    static constexpr int kPart = kForm == Form::kAdd ? 2 : 4; /* of which operands are loaded at a time */
-    static constexpr int kTailSlots = kWidth_ > 1 ? 1 : 4;    /* of a step beyond them: a warp has whole groups */
+    static constexpr bool kHasMean = kEvery || kForm == Form::kCentre;
+    static constexpr int kSlots = kEvery ? 4 : 8; /* chunks of a thread in registers */
+    static constexpr int kPart = kForm == Form::kAdd || kForm == Form::kCentre ? 2 : 4; /* of which operands are loaded at a time */
+    static constexpr int kTailSlots = kWidth_ > 1 ? 1 : 4; /* of a step beyond them: a warp has whole groups */
 };
 
 /* Where a row lies. Out is Any where it may be quantised. */

@@ -36,6 +36,8 @@ pub(crate) enum Kernel {
     Plain { dtype: DType, short: bool },
     /// The same with a residual.
     Add { dtype: DType, short: bool },
+    /// LayerNorm and no further option; all operands of one type.
+    Layer { dtype: DType, short: bool },
     /// Every option; all operands of one 16-bit type.
     Every { dtype: DType, short: bool },
     /// Every option, each operand of its own type.
@@ -48,7 +50,11 @@ impl Kernel {
     pub(crate) fn all() -> impl Iterator<Item = Kernel> {
         let of = |short| {
             let floats = DType::FLOATS.into_iter().flat_map(move |dtype| {
-                [Kernel::Plain { dtype, short }, Kernel::Add { dtype, short }]
+                [
+                    Kernel::Plain { dtype, short },
+                    Kernel::Add { dtype, short },
+                    Kernel::Layer { dtype, short },
+                ]
             });
             let halves = HALVES.map(|dtype| Kernel::Every { dtype, short });
             floats.chain(halves).chain([Kernel::Mixed { short }])
@@ -62,9 +68,9 @@ impl Kernel {
     /// Elements of a chunk, and bytes that it takes in shared memory.
     fn chunk(self) -> (u64, u64) {
         match self {
-            Kernel::Plain { dtype, .. } | Kernel::Add { dtype, .. } => {
-                (16 / dtype.size() as u64, 16)
-            }
+            Kernel::Plain { dtype, .. }
+            | Kernel::Add { dtype, .. }
+            | Kernel::Layer { dtype, .. } => (16 / dtype.size() as u64, 16),
             Kernel::Every { .. } => (8, 16),
             Kernel::Mixed { .. } => (4, 16),
             Kernel::Narrow => (1, 4),
@@ -74,7 +80,7 @@ impl Kernel {
     /// Chunks that a thread keeps in registers.
     fn slots(self) -> u64 {
         match self {
-            Kernel::Plain { .. } | Kernel::Add { .. } => 8,
+            Kernel::Plain { .. } | Kernel::Add { .. } | Kernel::Layer { .. } => 8,
             Kernel::Every { .. } | Kernel::Mixed { .. } | Kernel::Narrow => 4,
         }
     }
@@ -84,6 +90,7 @@ impl Kernel {
         match self {
             Kernel::Plain { dtype, .. } => Some(Kernel::Plain { dtype, short: true }),
             Kernel::Add { dtype, .. } => Some(Kernel::Add { dtype, short: true }),
+            Kernel::Layer { dtype, .. } => Some(Kernel::Layer { dtype, short: true }),
             Kernel::Every { dtype, .. } => Some(Kernel::Every { dtype, short: true }),
             Kernel::Mixed { .. } => Some(Kernel::Mixed { short: true }),
             Kernel::Narrow => None,
@@ -101,6 +108,9 @@ impl std::fmt::Display for Kernel {
             }
             Kernel::Add { dtype, short } => {
                 write!(f, "fflash_add_rms_norm_{dtype}{}", suffix(*short))
+            }
+            Kernel::Layer { dtype, short } => {
+                write!(f, "fflash_layer_norm_{dtype}{}", suffix(*short))
             }
             Kernel::Every { dtype, short } => write!(f, "fflash_norm_{dtype}{}", suffix(*short)),
             Kernel::Mixed { short } => write!(f, "fflash_norm_mixed{}", suffix(*short)),
@@ -198,15 +208,19 @@ pub(crate) fn plan(
     let (chunk, dtype) = widest(width, operands.iter());
     let flags = block.flags as u32;
     let quantised = operands.iter().any(|operand| operand.dtype.size() == 1);
-    let is_plain = flags & (FFLASH_NORM_CENTRE | FFLASH_NORM_LLAMA | FFLASH_NORM_POST) == 0
+    let is_unadorned = flags & (FFLASH_NORM_LLAMA | FFLASH_NORM_POST) == 0
         && !quantised
         && block.stat_width == block.width
+        && block.gate.is_null();
+    let centre = flags & FFLASH_NORM_CENTRE != 0;
+    let is_plain = is_unadorned
+        && !centre
         && block.bias.is_null()
-        && block.gate.is_null()
         && block
             .parts
             .iter()
             .all(|part| part.rows == 0 || !part.weight.is_null());
+    let is_layer = is_unadorned && centre && block.residual.is_null();
     let has_one_part = block.parts[1].rows == 0;
     let long = match dtype {
         _ if chunk == 1 => Kernel::Narrow,
@@ -216,6 +230,10 @@ pub(crate) fn plan(
             short: false,
         },
         Some(dtype) if is_plain && has_one_part => Kernel::Add {
+            dtype,
+            short: false,
+        },
+        Some(dtype) if is_layer => Kernel::Layer {
             dtype,
             short: false,
         },
@@ -455,15 +473,34 @@ mod tests {
             kernel(&|block| block.parts[0].weight = std::ptr::null(), &halves),
             every
         );
-        for flag in [FFLASH_NORM_CENTRE, FFLASH_NORM_LLAMA, FFLASH_NORM_POST] {
+        for flag in [FFLASH_NORM_LLAMA, FFLASH_NORM_POST] {
             assert_eq!(kernel(&|block| block.flags = flag as i32, &halves), every);
         }
+        let layer = |change: &dyn Fn(&mut fflash_norm_params), operands: &[Access]| {
+            let both = |block: &mut fflash_norm_params| {
+                block.flags = FFLASH_NORM_CENTRE as i32;
+                change(block);
+            };
+            kernel(&both, operands)
+        };
+        let centred = |dtype| Kernel::Layer { dtype, short };
+        assert_eq!(layer(&|_| (), &halves), centred(dtype));
+        assert_eq!(layer(&|block| block.bias = some, &halves), centred(dtype));
+        let without = |block: &mut fflash_norm_params| block.parts[0].weight = std::ptr::null();
+        assert_eq!(layer(&without, &halves), centred(dtype));
+        assert_eq!(layer(&|block| block.residual = some, &halves), every);
+        assert_eq!(layer(&|block| block.gate = some, &halves), every);
+        assert_eq!(layer(&|block| block.stat_width = 5, &halves), every);
+        let llama = (FFLASH_NORM_CENTRE | FFLASH_NORM_LLAMA) as i32;
+        assert_eq!(layer(&|block| block.flags = llama, &halves), every);
         let mixed = Kernel::Mixed { short };
         let types = [halves[0], access(DType::F32, 64, 16)];
         assert_eq!(kernel(&|_| (), &types), mixed);
         let floats = [types[1]; 2];
         assert_eq!(kernel(&|_| (), &floats), plain(DType::F32, short));
         assert_eq!(kernel(&|block| block.bias = some, &floats), mixed);
+        assert_eq!(layer(&|_| (), &floats), centred(DType::F32));
+        assert_eq!(layer(&|_| (), &types), mixed);
     }
 
     #[test]

@@ -54,12 +54,13 @@ const ONE_PLUS: RmsNorm = RmsNorm {
     ..RMS
 };
 
-/// RMSNorm with and without a residual.
+/// RMSNorm with and without a residual, and LayerNorm.
 fn plain<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
     let run = |op: RmsNorm, rows, width, gap, deviation| -> Result<()> {
         norm::<T>(device, &op, [rows, width], gap, deviation)?;
-        add::<T>(device, &op, [rows, width], gap, deviation)
+        add::<T>(device, &op, [rows, width], gap, deviation)?;
+        layer::<T>(device, &op, [rows, width], gap, deviation)
     };
     // Rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
     let twos = (0..8).map(|slot| 2 * slot + 1);
@@ -93,6 +94,26 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
     // So many rows that a block has several, and the last block not all; those missing count as too small.
     norm::<T>(device, &tiny(RMS), [2049, 129 * chunk], 0, 1.0)?;
     add::<T>(device, &tiny(RMS), [2049, 256 * chunk], 0, 1.0)?;
+    layer::<T>(device, &tiny(RMS), [2049, 129 * chunk], 0, 1.0)?;
+    layer::<T>(device, &tiny(RMS), [2049, 256 * chunk], 0, 1.0)?;
+    // Such means, and means of what is left of others, of full rows.
+    for chunks in [768, 1280, 1792] {
+        layer::<T>(device, &RMS, [16, chunks * chunk], 0, 1.0)?;
+        let x = alike::<T>(device, [1, chunks * chunk], 1e6, 7.0)?;
+        launch::<T, T, T>(device, &layer_of(RMS), NOTHING, &x, 0, 1.0)?;
+    }
+    // Means much larger than what differs from them, of what registers and what shared memory have no room for.
+    let large = if T::DTYPE == f16::DTYPE {
+        (1000.0, f64::INFINITY)
+    } else {
+        (2e38, 4e36)
+    };
+    for chunks in [4096 + 100, 4096 + 10_400 + 700] {
+        for (mean, deviation) in [(1000.0, 8.0), large] {
+            let x = alike::<T>(device, [1, chunks * chunk], mean, deviation)?;
+            launch::<T, T, T>(device, &layer_of(RMS), NOTHING, &x, 0, 1.0)?;
+        }
+    }
     // Squares that are too large, or too small; some infinite elements.
     for deviation in [1e25, 1e-25, 3e38] {
         for chunks in [1, 9, 24, 40, 400] {
@@ -137,6 +158,35 @@ fn add<T: Float>(
     Ok(kernels.add_rms_norm(stream, op, x, residual, weight.view()?, out.view_mut()?)?)
 }
 
+fn layer_of(op: RmsNorm) -> Norm {
+    Norm {
+        statistics: Statistics::Deviation,
+        ..Norm::from(op)
+    }
+}
+
+fn layer<T: Float>(
+    device: &Device,
+    op: &RmsNorm,
+    shape: [usize; 2],
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    let x = Tensor::<T, 2>::new(device, shape, gap, deviation)?;
+    // Large rows once: what is optional matters to none of them alone.
+    let is_large = size_of::<T>() * shape[0] * shape[1] > 200_000;
+    let options = [(true, true), (true, false), (false, true), (false, false)];
+    for (weight, bias) in options.into_iter().take(if is_large { 1 } else { 4 }) {
+        let with = With {
+            weight,
+            bias,
+            ..NOTHING
+        };
+        launch::<T, T, T>(device, &layer_of(*op), with, &x, gap, deviation)?;
+    }
+    Ok(())
+}
+
 /// What a launch of every option has beside x and out.
 #[derive(Clone, Copy, Default)]
 struct With {
@@ -173,12 +223,32 @@ fn every<X: Float, Y: Float, O: Element>(
     every_of::<X, Y, O>(device, op, with, x, gap, deviation)
 }
 
-/// The same of this x.
+/// The same of this x. LayerNorm without a further option has kernels of its own: to take those of every option too, it is
+/// launched again with another rounding.
 fn every_of<X: Float, Y: Float, O: Element>(
     device: &Device,
     op: &Norm,
     with: With,
     x: Tensor<X, 2>,
+    gap: usize,
+    deviation: f64,
+) -> Result<()> {
+    let is_layer = op.statistics == Statistics::Deviation && op.columns.is_none();
+    if is_layer && op.scale.is_none() && !with.gate && !with.residual {
+        let llama = Norm {
+            rounding: Rounding::Llama,
+            ..*op
+        };
+        launch::<X, Y, O>(device, &llama, with, &x, gap, deviation)?;
+    }
+    launch::<X, Y, O>(device, op, with, &x, gap, deviation)
+}
+
+fn launch<X: Float, Y: Float, O: Element>(
+    device: &Device,
+    op: &Norm,
+    with: With,
+    x: &Tensor<X, 2>,
     gap: usize,
     deviation: f64,
 ) -> Result<()> {
@@ -898,7 +968,7 @@ fn heads_of<T: Float>(device: &Device) -> Result<()> {
         rounding: Rounding::Llama,
         ..rms
     };
-    for op in [rms, llama] {
+    for op in [rms, llama, layer_of(RMS)] {
         for (head_dim, gap) in [(64, 8), (1096, 8), (100, 4), (77, 1), (1100, 4)] {
             heads_at::<T>(device, &op, [3, 5, 2], head_dim, gap)?;
             heads_at::<T>(device, &op, [1, 2, 1], head_dim, gap)?;
@@ -907,7 +977,8 @@ fn heads_of<T: Float>(device: &Device) -> Result<()> {
     // So many that a block has several heads, of which the last block of q and that of k each have one.
     let chunk = 16 / size_of::<T>();
     heads_at::<T>(device, &llama, [1025, 1, 1], 65 * chunk, 0)?;
-    heads_at::<T>(device, &rms, [1025, 1, 1], 256 * chunk, 0)
+    heads_at::<T>(device, &rms, [1025, 1, 1], 256 * chunk, 0)?;
+    heads_at::<T>(device, &layer_of(RMS), [1025, 1, 1], 256 * chunk, 0)
 }
 
 fn heads_at<T: Float>(

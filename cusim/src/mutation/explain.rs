@@ -32,6 +32,13 @@ pub struct Explanation {
     pub why: String,
 }
 
+impl Explanation {
+    /// Whether it may explain a mutant of this kernel.
+    pub fn concerns(&self, kernel: &str) -> bool {
+        self.kernels.iter().any(|pattern| matches(pattern, kernel))
+    }
+}
+
 /// A checked-in list of explanations.
 #[derive(Debug)]
 pub struct Explanations {
@@ -92,7 +99,7 @@ impl Explanations {
         let site = self.site(survivor);
         let found = self.list.iter().position(|explanation| {
             let Explanation {
-                kernels,
+                kernels: _,
                 kinds,
                 file,
                 code,
@@ -100,9 +107,7 @@ impl Explanations {
                 instruction,
                 why: _,
             } = explanation;
-            kernels
-                .iter()
-                .any(|pattern| matches(pattern, &survivor.kernel))
+            explanation.concerns(&survivor.kernel)
                 && kinds.contains(&survivor.kind)
                 && Path::new(&site.file).ends_with(file)
                 && site.code.contains(code)

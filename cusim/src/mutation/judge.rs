@@ -1,6 +1,6 @@
 //! What tells a mutant from the kernel it was made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,9 +33,12 @@ pub struct Subject {
 /// A launch, and the memory it leaves in each schedule.
 #[derive(Debug)]
 struct Case {
+    number: usize,
     launch: Recording,
     memory: Vec<Arc<Vec<Vec<u8>>>>,
     instructions: u64,
+    /// Those executed in any of the schedules. What a mutant changes elsewhere makes no difference.
+    ptx_lines: HashSet<u32>,
 }
 
 /// What became of a mutant.
@@ -139,11 +142,14 @@ impl Subject {
             SubjectError::Load { kernel, error }
         })?;
         let cases = launches.into_iter().enumerate();
-        let cases = cases.map(|(case, launch)| Case::new(case, launch, &program));
+        let cases = cases.map(|(number, launch)| Case::new(number, launch, &program));
+        let mut cases = cases.collect::<Result<Vec<_>, _>>()?;
+        // Most mutants are told apart by any launch.
+        cases.sort_by_key(|case| case.instructions);
         Ok(Self {
             kernel,
             module,
-            cases: cases.collect::<Result<_, _>>()?,
+            cases,
         })
     }
 
@@ -170,11 +176,12 @@ impl Subject {
         };
         let mut differs = None;
         for seed in 0..seeds {
-            for (number, case) in self.cases.iter().enumerate() {
+            let reached = |case: &&Case| case.ptx_lines.contains(&mutant.ptx_line);
+            for case in self.cases.iter().filter(reached) {
                 let verdict = case.judge(&program, seed);
                 let judgement = Judgement {
                     verdict,
-                    shown_by: Some((number, seed)),
+                    shown_by: Some((case.number, seed)),
                 };
                 match verdict {
                     Verdict::Survived => {}
@@ -244,24 +251,33 @@ fn options(seed: u64) -> Options {
 }
 
 impl Case {
-    fn new(case: usize, launch: Recording, program: &Program) -> Result<Self, SubjectError> {
+    fn new(number: usize, launch: Recording, program: &Program) -> Result<Self, SubjectError> {
         let mut memory: Vec<Arc<Vec<Vec<u8>>>> = Vec::new();
         let mut instructions = 0;
+        let mut ptx_lines = HashSet::new();
         for seed in 0..SEEDS {
-            let replay = launch.replay(program, &options(seed))?;
-            let counters =
-                replay
-                    .outcome
-                    .map_err(|fault| SubjectError::Fails { case, seed, fault })?;
+            let options = Options {
+                profile: true,
+                ..options(seed)
+            };
+            let replay = launch.replay(program, &options)?;
+            let counters = replay.outcome.map_err(|fault| SubjectError::Fails {
+                case: number,
+                seed,
+                fault,
+            })?;
             instructions = counters.instructions;
+            ptx_lines.extend(replay.ptx_lines);
             // Most kernels leave the same whatever the schedule.
             let same = memory.first().filter(|first| ***first == replay.memory);
             memory.push(same.cloned().unwrap_or_else(|| Arc::new(replay.memory)));
         }
         Ok(Self {
+            number,
             launch,
             memory,
             instructions,
+            ptx_lines,
         })
     }
 

@@ -223,6 +223,12 @@ impl Kernel {
         self.static_shared
     }
 
+    /// Line in the PTX text of each instruction.
+    pub(crate) fn ptx_lines(&self) -> impl Iterator<Item = u32> {
+        let instructions = self.body.instructions.iter();
+        instructions.map(|instruction| instruction.line)
+    }
+
     /// Bytes of local memory of one thread.
     pub fn local_bytes(&self) -> u32 {
         self.local_bytes
