@@ -29,7 +29,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let recordings = cases::record(is_wanted)?;
     let threads = std::thread::available_parallelism()?.get();
     let (mut caught, mut total, mut explained, mut unexplained) = (0, 0, 0, 0);
-    for subject in Subject::all(recordings)? {
+    for subject in Subject::all(recordings, threads)? {
         let mutants = subject.mutants();
         let style = ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}")?;
         let bar = ProgressBar::new(mutants.len() as u64).with_style(style);

@@ -12,6 +12,7 @@ use cusim::mutation::{Subject, judge_all};
 
 /// Mutants of each of three kernels.
 const MUTANTS: usize = 40;
+const THREADS: usize = 2;
 
 /// The number asked for, or one that the sources of the kernels give: the same tree has the same sample.
 fn number() -> usize {
@@ -58,7 +59,7 @@ fn no_mutant_of_the_sample_survives_unexplained() {
     let wanted = |kernel: &str| kernels.contains(&kernel);
     let recordings = cases::record(wanted).expect("the launches");
     let mut unexplained = 0;
-    for subject in Subject::all(recordings).expect("kernels that run") {
+    for subject in Subject::all(recordings, THREADS).expect("kernels that run") {
         let found = kernels.iter().position(|name| *name == subject.kernel());
         let kernel = kernels.swap_remove(found.expect("a kernel once"));
         let all = subject.mutants();
@@ -66,9 +67,10 @@ fn no_mutant_of_the_sample_survives_unexplained() {
         let sample: Vec<_> = all.into_iter().skip(number % step).step_by(step).collect();
         assert!(sample.len() >= MUTANTS / 2, "{} mutants", sample.len());
         let mut survivors = 0;
-        for (mutant, judgement) in sample
-            .iter()
-            .zip(judge_all(&subject, &sample, 2, |_, _| ()))
+        for (mutant, judgement) in
+            sample
+                .iter()
+                .zip(judge_all(&subject, &sample, THREADS, |_, _| ()))
         {
             if !judgement.verdict.is_caught() && explanations.explain(mutant).is_none() {
                 let site = explanations.site(mutant);

@@ -848,6 +848,7 @@ fn ends(device: &Device) -> Result<()> {
         for (deviation, of_half) in [(1e25, 1e25), (1e-25, 1e-25), (3e37, 3e37), (3e38, 5e4)] {
             for width in [40, 1000] {
                 every::<bf16, bf16, bf16>(device, &op, WEIGHT, [1, width], 0, deviation)?;
+                every::<bf16, bf16, bf16>(device, &op, NOTHING, [1, width], 0, deviation)?;
                 every::<f32, f32, f32>(device, &op, NOTHING, [1, width], 0, deviation)?;
             }
             every::<f32, f32, f32>(device, &op, WEIGHT, [3, 2048 + 77], 0, deviation)?;
@@ -858,6 +859,18 @@ fn ends(device: &Device) -> Result<()> {
     for op in [rms, layer] {
         every::<bf16, bf16, bf16>(device, &op, WEIGHT, [1, 2048 * 8 + 800], 0, 1e25)?;
         every::<f32, f32, f32>(device, &op, WEIGHT, [1, 2048 * 4 + 800], 0, 1e-25)?;
+    }
+    // LayerNorms of rows that are loaded again and end in each slot. Those of f16 are constant.
+    for slot in 1..5 {
+        for chunks in [2 * slot - 1, 128 + 32 * slot - 1, 2048 + 32 * slot - 1] {
+            for (size, width) in [(1, chunks), (4, 4 * chunks)] {
+                let shape = [3, width];
+                every::<f32, bf16, f32>(device, &layer, NOTHING, shape, size, 1e-25)?;
+                every::<bf16, f32, bf16>(device, &layer, NOTHING, shape, size, 1e-25)?;
+                let constant = alike::<f16>(device, shape, 1.0, 0.0)?;
+                every_of::<f16, bf16, f16>(device, &layer, NOTHING, constant, size, 1.0)?;
+            }
+        }
     }
     zeros::<f16>(device)?;
     zeros::<bf16>(device)?;

@@ -30,11 +30,17 @@ pub struct Subject {
     cases: Vec<Case>,
 }
 
-/// A launch, and the memory it leaves in each schedule.
+/// A launch, and what the kernel itself does in it.
 #[derive(Debug)]
 struct Case {
     number: usize,
     launch: Recording,
+    expected: Expected,
+}
+
+#[derive(Debug)]
+struct Expected {
+    /// What each schedule leaves.
     memory: Vec<Arc<Vec<Vec<u8>>>>,
     instructions: u64,
     /// Those executed in any of the schedules. What a mutant changes elsewhere makes no difference.
@@ -111,11 +117,11 @@ pub enum SubjectError {
 }
 
 impl Subject {
-    /// The kernels of some recordings, by name.
+    /// The kernels of some recordings, by name. Every launch is made in each schedule, on several threads.
     ///
     /// # Errors
     /// [`SubjectError`] for the first that cannot be judged.
-    pub fn all(recordings: Vec<Recording>) -> Result<Vec<Self>, SubjectError> {
+    pub fn all(recordings: Vec<Recording>, threads: usize) -> Result<Vec<Self>, SubjectError> {
         let mut by_kernel = BTreeMap::<String, Vec<Recording>>::new();
         for recording in recordings {
             let launches = by_kernel.entry(recording.kernel.clone()).or_default();
@@ -123,11 +129,11 @@ impl Subject {
         }
         let kernels = by_kernel.into_iter();
         kernels
-            .map(|(kernel, launches)| Self::new(kernel, launches))
+            .map(|(kernel, launches)| Self::new(kernel, launches, threads))
             .collect()
     }
 
-    fn new(kernel: String, launches: Vec<Recording>) -> Result<Self, SubjectError> {
+    fn new(kernel: String, launches: Vec<Recording>, threads: usize) -> Result<Self, SubjectError> {
         let text = launches[0].module.clone();
         if launches.iter().any(|launch| launch.module != text) {
             return Err(SubjectError::SeveralModules(kernel));
@@ -141,11 +147,20 @@ impl Subject {
             let kernel = kernel.clone();
             SubjectError::Load { kernel, error }
         })?;
-        let cases = launches.into_iter().enumerate();
-        let cases = cases.map(|(number, launch)| Case::new(number, launch, &program));
+        let expected = for_each(&launches, threads, |number, launch| {
+            Expected::of(number, launch, &program)
+        });
+        let cases = launches.into_iter().zip(expected).enumerate();
+        let cases = cases.map(|(number, (launch, expected))| {
+            expected.map(|expected| Case {
+                number,
+                launch,
+                expected,
+            })
+        });
         let mut cases = cases.collect::<Result<Vec<_>, _>>()?;
         // Most mutants are told apart by any launch.
-        cases.sort_by_key(|case| case.instructions);
+        cases.sort_by_key(|case| case.expected.instructions);
         Ok(Self {
             kernel,
             module,
@@ -176,7 +191,7 @@ impl Subject {
         };
         let mut differs = None;
         for seed in 0..seeds {
-            let reached = |case: &&Case| case.ptx_lines.contains(&mutant.ptx_line);
+            let reached = |case: &&Case| case.expected.ptx_lines.contains(&mutant.ptx_line);
             for case in self.cases.iter().filter(reached) {
                 let verdict = case.judge(&program, seed);
                 let judgement = Judgement {
@@ -207,27 +222,38 @@ pub fn judge_all(
     threads: usize,
     done: impl Fn(&Mutant, &Judgement) + Sync,
 ) -> Vec<Judgement> {
+    for_each(mutants, threads, |_, mutant| {
+        let judgement = subject.judge(mutant);
+        done(mutant, &judgement);
+        judgement
+    })
+}
+
+/// `f` of each item and its index, in their order, computed on several threads.
+fn for_each<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    f: impl Fn(usize, &T) -> R + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut judged = Vec::new();
+        let mut results = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(mutant) = mutants.get(at) else {
-                return judged;
+            let Some(item) = items.get(at) else {
+                return results;
             };
-            let judgement = subject.judge(mutant);
-            done(mutant, &judgement);
-            judged.push((at, judgement));
+            results.push((at, f(at, item)));
         }
     };
-    let mut judged = thread::scope(|scope| {
+    let mut results = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let results = workers.into_iter().map(|worker| worker.join());
         let results = results.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)));
         results.flatten().collect::<Vec<_>>()
     });
-    judged.sort_by_key(|(at, _)| *at);
-    judged.into_iter().map(|(_, judgement)| judgement).collect()
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 impl Judgement {
@@ -250,8 +276,8 @@ fn options(seed: u64) -> Options {
     }
 }
 
-impl Case {
-    fn new(number: usize, launch: Recording, program: &Program) -> Result<Self, SubjectError> {
+impl Expected {
+    fn of(number: usize, launch: &Recording, program: &Program) -> Result<Self, SubjectError> {
         let mut memory: Vec<Arc<Vec<Vec<u8>>>> = Vec::new();
         let mut instructions = 0;
         let mut ptx_lines = HashSet::new();
@@ -273,17 +299,17 @@ impl Case {
             memory.push(same.cloned().unwrap_or_else(|| Arc::new(replay.memory)));
         }
         Ok(Self {
-            number,
-            launch,
             memory,
             instructions,
             ptx_lines,
         })
     }
+}
 
+impl Case {
     fn judge(&self, program: &Program, seed: u64) -> Verdict {
         let options = Options {
-            max_instructions: Some(PATIENCE * self.instructions + LEAST),
+            max_instructions: Some(PATIENCE * self.expected.instructions + LEAST),
             ..options(seed)
         };
         match self.launch.replay(program, &options) {
@@ -293,7 +319,9 @@ impl Case {
                 outcome: Err(fault),
                 ..
             }) => Verdict::Reported(fault.kind),
-            Ok(Replay { memory, .. }) if memory != *self.memory[seed as usize] => Verdict::Differs,
+            Ok(Replay { memory, .. }) if memory != *self.expected.memory[seed as usize] => {
+                Verdict::Differs
+            }
             Ok(_) => Verdict::Survived,
         }
     }

@@ -8,7 +8,7 @@
 //! # use cusim::mutation::Subject;
 //! cusim::record(true);
 //! // … launches, small ones that reach every path …
-//! for subject in Subject::all(cusim::take_recordings())? {
+//! for subject in Subject::all(cusim::take_recordings(), 2)? {
 //!     for mutant in subject.mutants() {
 //!         println!("{mutant}: {:?}", subject.judge(&mutant));
 //!     }

@@ -68,7 +68,7 @@ fn recording(count: u32) -> Recording {
 }
 
 fn subject() -> Subject {
-    let mut subjects = Subject::all(vec![recording(40)]).expect("a kernel that runs");
+    let mut subjects = Subject::all(vec![recording(40)], 2).expect("a kernel that runs");
     assert_eq!(subjects.len(), 1);
     subjects.remove(0)
 }
@@ -140,6 +140,47 @@ fn a_mutant_that_changes_nothing_survives() {
     mutant.change = Some(body.instructions[mutant.at.1].clone());
     assert_eq!(mutant.apply(&module), module);
     assert_eq!(subject.judge(&mutant).verdict, Verdict::Survived);
+}
+
+#[test]
+fn mutants_are_run_where_they_are_reached() {
+    const FORK: &str = "\
+        .version 8.0\n.target sm_80\n.address_size 64\n\
+        .visible .entry exchange(.param .u64 numbers, .param .u32 count)\n{\n\
+        .reg .b32 %r<3>; .reg .pred %p<3>; .shared .align 16 .b8 s[64];\n\
+        ld.param.u32 %r1, [count];\n\
+        setp.eq.u32 %p1, %r1, 1;\n\
+        @%p1 bra one;\n\
+        st.shared.u32 [s], %r1;\n\
+        ret;\n\
+        one:\n\
+        st.shared.u32 [s+60], %r1;\n\
+        ret;\n\
+        }\n";
+    let launch = |count| Recording {
+        module: FORK.into(),
+        block: [1; 3],
+        ..recording(count)
+    };
+    // Of launches that take the same way the one that executes less is made first: all of these execute as much.
+    let launches = vec![launch(2), launch(3), launch(1)];
+    let judged = |launches| {
+        let mut subjects = Subject::all(launches, 1).expect("a kernel that runs");
+        let subject = subjects.remove(0);
+        let judge = |kind, instruction| subject.judge(&mutant_of(&subject, kind, instruction));
+        let below = judge(Kind::ShiftDown, "[s], ");
+        (below, judge(Kind::ShiftUp, "[s+60]"))
+    };
+    let out_of_bounds = |number| Judgement {
+        verdict: Verdict::Reported(FaultKind::IllegalAddress),
+        shown_by: Some((number, 0)),
+    };
+    let survived = Judgement {
+        verdict: Verdict::Survived,
+        shown_by: None,
+    };
+    assert_eq!(judged(launches), (out_of_bounds(0), out_of_bounds(2)));
+    assert_eq!(judged(vec![launch(1)]), (survived, out_of_bounds(0)));
 }
 
 #[test]
