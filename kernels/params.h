@@ -148,7 +148,7 @@ typedef struct fflash_prefill_params {
 #define FFLASH_NORM_LLAMA 4     /* what is normalised is rounded before it is multiplied by the weight */
 #define FFLASH_NORM_POST 8      /* x is normalised with post_weight before the residual is added */
 
-/* One tensor of rows [tokens, heads, width] that fflash_norm_* and fflash_rms_norm_* normalise. */
+/* One tensor of rows [tokens, heads, width] that fflash_norm_*, fflash_rms_norm_* and fflash_layer_norm_* normalise. */
 typedef struct fflash_norm_part {
     const void *x;             /* [tokens, heads, width] */
     const void *weight;        /* [width]; null: none */
@@ -160,7 +160,7 @@ typedef struct fflash_norm_part {
 } fflash_norm_part;
 
 /*
- * fflash_rms_norm_*, fflash_add_rms_norm_*, fflash_norm_*: for every row
+ * fflash_rms_norm_*, fflash_add_rms_norm_*, fflash_layer_norm_*, fflash_norm_*: for every row
  *   h = x, or round(norm(x) * post_weight) with FFLASH_NORM_POST; then h = round(h + residual)
  *   out = norm(h) * weight + bias, times gate * sigmoid(gate); divided by a scale where out is quantised
  *   norm(v) = v / sqrt(mean(v^2) + eps), with FFLASH_NORM_CENTRE of v - mean(v); means of the first stat_width columns
