@@ -8,12 +8,6 @@ using Every = fflash::NormTraits<T, kWidth, kShort, fflash::Form::kEvery>;
 
 }  // namespace
 
-#define FFLASH_NORM(symbol, ...)                                           \
-    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1) \
-        symbol(const __grid_constant__ fflash_norm_params params) {     \
-        fflash::norm<__VA_ARGS__>(params);                              \
-    }
-
 FFLASH_NORM(fflash_norm_f16, Every<fflash::F16, 8, false>)
 FFLASH_NORM(fflash_norm_bf16, Every<fflash::Bf16, 8, false>)
 FFLASH_NORM(fflash_norm_mixed, Every<fflash::Any, 4, false>)

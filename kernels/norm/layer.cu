@@ -8,12 +8,6 @@ using Layer = fflash::NormTraits<T, fflash::kVecWidth<T>, kShort, fflash::Form::
 
 }  // namespace
 
-#define FFLASH_NORM(symbol, ...)                                           \
-    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1) \
-        symbol(const __grid_constant__ fflash_norm_params params) {     \
-        fflash::norm<__VA_ARGS__>(params);                              \
-    }
-
 FFLASH_NORM(fflash_layer_norm_f16, Layer<fflash::F16, false>)
 FFLASH_NORM(fflash_layer_norm_bf16, Layer<fflash::Bf16, false>)
 FFLASH_NORM(fflash_layer_norm_f32, Layer<float, false>)

@@ -439,3 +439,10 @@ __device__ __forceinline__ void norm(const fflash_norm_params &params) {
 }
 
 }  // namespace fflash
+
+/* An entry point of these traits. */
+#define FFLASH_NORM(symbol, ...)                                           \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1) \
+        symbol(const __grid_constant__ fflash_norm_params params) {        \
+        fflash::norm<__VA_ARGS__>(params);                                 \
+    }

@@ -10,12 +10,6 @@ using Sum = fflash::NormTraits<T, fflash::kVecWidth<T>, kShort, fflash::Form::kA
 
 }  // namespace
 
-#define FFLASH_NORM(symbol, ...)                                           \
-    extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kThreads, 1) \
-        symbol(const __grid_constant__ fflash_norm_params params) {     \
-        fflash::norm<__VA_ARGS__>(params);                              \
-    }
-
 FFLASH_NORM(fflash_rms_norm_f16, Plain<fflash::F16, false>)
 FFLASH_NORM(fflash_rms_norm_bf16, Plain<fflash::Bf16, false>)
 FFLASH_NORM(fflash_rms_norm_f32, Plain<float, false>)

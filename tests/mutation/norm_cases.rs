@@ -306,10 +306,7 @@ fn launch<X: Float, Y: Float, O: Element>(
 fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> {
     let rms = Norm::from(RMS);
     let one_plus = Norm::from(ONE_PLUS);
-    let layer = Norm {
-        statistics: Statistics::Deviation,
-        ..rms
-    };
+    let layer = layer_of(RMS);
     let llama = Norm {
         rounding: Rounding::Llama,
         ..rms
@@ -589,10 +586,7 @@ fn narrow_groups(device: &Device) -> Result<()> {
 
 /// Rows that registers, and some that shared memory has no room for.
 fn tails(device: &Device) -> Result<()> {
-    let layer = Norm {
-        statistics: Statistics::Deviation,
-        ..Norm::from(RMS)
-    };
+    let layer = layer_of(RMS);
     let rms = Norm::from(ONE_PLUS);
     let full = With {
         residual: true,
@@ -700,10 +694,7 @@ fn tails(device: &Device) -> Result<()> {
 fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
     let rms = Norm::from(RMS);
     let one_plus = Norm::from(ONE_PLUS);
-    let layer = Norm {
-        statistics: Statistics::Deviation,
-        ..one_plus
-    };
+    let layer = layer_of(ONE_PLUS);
     let llama = Norm {
         rounding: Rounding::Llama,
         columns: Some(2050),
@@ -789,10 +780,7 @@ fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
 
 /// LayerNorms of rows whose sum is too large, though that of no warp is.
 fn together(device: &Device) -> Result<()> {
-    let layer = Norm {
-        statistics: Statistics::Deviation,
-        ..Norm::from(RMS)
-    };
+    let layer = layer_of(RMS);
     fn two<X: Float>(device: &Device, width: usize) -> Result<Tensor<X, 2>> {
         let mut x = Tensor::new(device, [1, width], 0, 1.0)?;
         x.set(device, |[_, at]| {
@@ -954,10 +942,7 @@ fn around<X: Float, Y: Float, Z: Float>(
     mean: f64,
     deviation: f64,
 ) -> Result<()> {
-    let layer = Norm {
-        statistics: Statistics::Deviation,
-        ..Norm::from(RMS)
-    };
+    let layer = layer_of(RMS);
     let rows = || alike(device, shape, mean, deviation);
     every_of::<X, Y, Z>(device, &layer, WEIGHT, rows()?, 0, deviation)?;
     let to_bytes = Norm {
