@@ -1,7 +1,7 @@
 //! Breaks every kernel in one place at a time and tells which of the mutants the emulator catches.
 //!
 //! ```text
-//! cargo run --release --example mutation [a kernel's name, or a part of several]
+//! cargo run --release --example mutation [names of kernels, or parts that several have]
 //! ```
 //!
 //! What survives must be explained in tests/mutation/explained.toml; otherwise the exit status is 1.
@@ -19,12 +19,14 @@ use ferroflash::Kernels;
 use indicatif::{ProgressBar, ProgressStyle};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
     let mut explanations = explained::read()?;
-    let is_name = Kernels::names().any(|name| name == wanted);
-    let is_wanted = |kernel: &str| match is_name {
-        true => kernel == wanted,
-        false => kernel.contains(&wanted),
+    let is_wanted = |kernel: &str| {
+        wanted.is_empty()
+            || wanted.iter().any(|part| {
+                let is_name = Kernels::names().any(|name| name == part);
+                kernel == part || (!is_name && kernel.contains(part))
+            })
     };
     let recordings = cases::record(is_wanted)?;
     let threads = std::thread::available_parallelism()?.get();

@@ -56,6 +56,20 @@ impl Arch {
         ARCHS
     }
 
+    /// The same GPU with only so many multiprocessors, as an instance of a divided GPU has; none for 0 and for more than it has.
+    /// Stays in memory as long as the process.
+    pub fn with_multiprocessors(&self, multiprocessors: u32) -> Option<&'static Arch> {
+        (1..=self.multiprocessors)
+            .contains(&multiprocessors)
+            .then(|| {
+                let part = Arch {
+                    multiprocessors,
+                    ..self.clone()
+                };
+                &*Box::leak(Box::new(part))
+            })
+    }
+
     /// Compute capability as major and minor number.
     pub fn capability(&self) -> (u32, u32) {
         (self.sm / 10, self.sm % 10)

@@ -21,7 +21,7 @@ use crate::record::Recording;
 use crate::select::emulator;
 
 /// Version of the exports used here. It changes with the meaning of a request or reply.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// `cusim_version`.
 pub(crate) type VersionFunction = unsafe extern "C" fn() -> u32;
@@ -124,6 +124,13 @@ pub fn last_launch() -> Option<Launch> {
 /// results, bit for bit. Without effect on a GPU.
 pub fn set_seed(seed: u64) {
     request(&format!("seed {seed}"));
+}
+
+/// Models a part of the GPU from now on, with only so many multiprocessors, as an instance of a divided GPU has: what programs are told,
+/// and how many blocks of a cooperative launch run at once. At least 1 and at most as many as the GPU has. Without effect
+/// on a GPU.
+pub fn set_multiprocessors(number: u32) {
+    request(&format!("multiprocessors {number}"));
 }
 
 /// Whether launches from now on are recorded, to be replayed later. Without effect on a GPU.

@@ -55,7 +55,8 @@ pub mod record;
 pub mod select;
 
 pub use client::{
-    Launch, Report, last_launch, launches, record, reports, set_checks, set_mma, set_perturb,
-    set_profile, set_seed, take_launches, take_profiles, take_recordings, take_reports,
+    Launch, Report, last_launch, launches, record, reports, set_checks, set_mma,
+    set_multiprocessors, set_perturb, set_profile, set_seed, take_launches, take_profiles,
+    take_recordings, take_reports,
 };
 pub use select::{Choice, Device, SelectError};

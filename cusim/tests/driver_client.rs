@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)] // the driver API is C
 
-use cudarc::driver::sys::CUresult;
+use cudarc::driver::sys::{CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use cusim::exec::{Checks, Options};
@@ -120,6 +120,45 @@ fn checks_and_lists_are_switched_and_emptied() {
     let first: Vec<u32> = (0..32).map(outcome).collect();
     assert_eq!(first, (0..32).map(outcome).collect::<Vec<_>>());
     assert!(first.contains(&0) && first.contains(&32), "{first:?}");
+
+    parts_of_the_gpu_have_fewer_multiprocessors();
+}
+
+fn parts_of_the_gpu_have_fewer_multiprocessors() {
+    let context = CudaContext::new(0).expect("a context");
+    let stream = context.default_stream();
+    let module = context.load_module(Ptx::from_src(PTX)).expect("a module");
+    let kernel = module.load_function("swapped").expect("a kernel");
+    let mut out = stream.alloc_zeros::<u32>(1).expect("memory");
+    // Of blocks with so much shared memory a multiprocessor of sm_80 has three.
+    let mut all_at_once = |blocks| {
+        let config = LaunchConfig {
+            grid_dim: (blocks, 1, 1),
+            block_dim: (64, 1, 1),
+            shared_mem_bytes: 47 * 1024,
+        };
+        let mut call = stream.launch_builder(&kernel);
+        call.arg(&mut out);
+        let launched = unsafe { call.launch_cooperative(config) };
+        launched.map(drop).map_err(|error| error.0)
+    };
+    let multiprocessors = || {
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        context.attribute(attribute).expect("a number")
+    };
+    let whole = multiprocessors();
+    cusim::set_checks(Checks::NONE);
+    let too_large = Err(CUresult::CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE);
+    cusim::set_multiprocessors(2);
+    assert_eq!(multiprocessors(), 2);
+    assert_eq!((all_at_once(6), all_at_once(7)), (Ok(()), too_large));
+    // What is no part changes nothing.
+    cusim::set_multiprocessors(0);
+    cusim::set_multiprocessors(whole as u32 + 1);
+    assert_eq!(multiprocessors(), 2);
+    cusim::set_multiprocessors(whole as u32);
+    assert_eq!(multiprocessors(), whole);
+    assert_eq!(all_at_once(7), Ok(()));
 }
 
 /// With the check for races off.

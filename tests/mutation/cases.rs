@@ -35,38 +35,59 @@ pub fn record(wanted: impl Fn(&str) -> bool) -> Result<Vec<Recording>> {
         stream: context.default_stream(),
         kernels: Kernels::load(&context)?,
     };
-    let parts: [fn(&Device) -> Result<()>; _] = [
-        prefill_cases::<f16>,
-        prefill_cases::<bf16>,
-        prefill_options::narrow::<f16>,
-        prefill_options::narrow::<bf16>,
-        prefill_options::all::<f16>,
-        prefill_options::all::<bf16>,
-        prefill_options::all::<f32>,
-        prefill_tiles::all::<f16>,
-        prefill_tiles::all::<bf16>,
-        rope_cases::all::<f16>,
-        rope_cases::all::<bf16>,
-        rope_cases::all::<f32>,
-    ];
     let (mut recordings, mut seen) = (Vec::new(), HashSet::new());
     cusim::record(true);
-    for part in parts.iter().chain(norm_cases::PARTS) {
-        part(&device)?;
-        // Gigabytes in all, so those not wanted go at once.
-        for recording in cusim::take_recordings() {
-            seen.insert(recording.kernel.clone());
-            if wanted(&recording.kernel) {
-                recordings.push(recording);
+    // Families none of whose kernels are wanted are left out.
+    let is_wanted =
+        |family: &str| Kernels::names().any(|name| name.contains(family) && wanted(name));
+    for (family, parts) in FAMILIES {
+        for part in parts.iter().filter(|_| is_wanted(family)) {
+            part(&device)?;
+            // Gigabytes in all, so those not wanted go at once.
+            for recording in cusim::take_recordings() {
+                seen.insert(recording.kernel.clone());
+                if wanted(&recording.kernel) {
+                    recordings.push(recording);
+                }
             }
         }
     }
     cusim::record(false);
-    match Kernels::names().find(|&name| !seen.contains(name)) {
+    match Kernels::names().find(|&name| wanted(name) && !seen.contains(name)) {
         Some(kernel) => Err(format!("{kernel} has no case").into()),
         None => Ok(recordings),
     }
 }
+
+/// Launches of some kernels of a family.
+type Part = fn(&Device) -> Result<()>;
+
+/// What the names of a family's kernels contain, and all its launches, in parts whose recordings fit in memory.
+const FAMILIES: &[(&str, &[Part])] = &[
+    (
+        "prefill",
+        &[
+            prefill_cases::<f16>,
+            prefill_cases::<bf16>,
+            prefill_options::narrow::<f16>,
+            prefill_options::narrow::<bf16>,
+            prefill_options::all::<f16>,
+            prefill_options::all::<bf16>,
+            prefill_options::all::<f32>,
+            prefill_tiles::all::<f16>,
+            prefill_tiles::all::<bf16>,
+        ],
+    ),
+    (
+        "rope",
+        &[
+            rope_cases::all::<f16>,
+            rope_cases::all::<bf16>,
+            rope_cases::all::<f32>,
+        ],
+    ),
+    ("norm", norm_cases::PARTS),
+];
 
 struct Device {
     stream: Arc<CudaStream>,

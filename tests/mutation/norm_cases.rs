@@ -8,10 +8,10 @@ use ferroflash::{
 use float8::{F8E4M3, F8E5M2};
 use half::{bf16, f16};
 
-use super::{Device, Result, Tensor};
+use super::{Device, Part, Result, Tensor};
 
-/// All of it, in parts whose recordings fit in memory.
-pub const PARTS: &[fn(&Device) -> Result<()>] = &[
+/// All of it.
+pub const PARTS: &[Part] = &[
     plain::<f16>,
     plain::<bf16>,
     plain::<f32>,

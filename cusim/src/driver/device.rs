@@ -47,6 +47,7 @@ fn attribute(arch: &Arch, attribute: u32) -> Result<u32, Status> {
         78..=80 | 90 | 99 => 1, // stream priorities, L1 for both spaces, preemption, cuMemHostRegister
         81 => arch.shared_per_multiprocessor,
         87 => 2, // single to double precision
+        95 => 1, // cooperative launches
         97 => arch.shared_per_block_optin,
         106 => arch.blocks_per_multiprocessor,
         111 => Arch::SHARED_RESERVED,
@@ -170,6 +171,7 @@ mod tests {
     fn attributes_are_those_of_the_modelled_gpu() {
         let ampere = Arch::of(80).expect("sm_80 is modelled");
         assert_eq!(attribute(ampere, 16), Ok(108));
+        assert_eq!(attribute(ampere, 95), Ok(1), "cooperative launches");
         assert_eq!(attribute(ampere, 97), Ok(163 * 1024));
         assert_eq!(attribute(ampere, 75), Ok(8));
         assert_eq!(attribute(ampere, 120), Ok(0), "no clusters");

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use super::abi::{InStr, Reply, at_exit, driver_api, reply};
 use super::state::{State, lock_always};
 use super::status::Status;
+use crate::arch::Arch;
 use crate::client::{Record, VERSION, read_checks, read_mma, read_switch, triple, write_counters};
 use crate::exec::{Counters, Options};
 use crate::fault::Fault;
@@ -167,6 +168,13 @@ impl State {
             }
             ("seed", number) => {
                 seen.options.seed = number.parse().map_err(|_| Status::INVALID_VALUE)?;
+                Vec::new()
+            }
+            ("multiprocessors", number) => {
+                let number = number.parse().map_err(|_| Status::INVALID_VALUE)?;
+                let whole = Arch::of(self.arch.sm);
+                let part = whole.and_then(|whole| whole.with_multiprocessors(number));
+                self.arch = part.ok_or(Status::INVALID_VALUE)?;
                 Vec::new()
             }
             ("checks", words) => {

@@ -102,15 +102,17 @@ pub(super) fn write(
 
 /// Accesses with an order pass on, or take over, what is known of other warps.
 fn synchronize(env: &mut Env<'_>, access: report::Access<'_>, order: Order) {
-    if order == Order::Weak {
-        return;
-    }
-    let acquires = matches!(order, Order::Acquire | Order::AcquireRelease);
-    let releases = matches!(order, Order::Release | Order::AcquireRelease);
+    let (scope, acquires, releases) = match order {
+        Order::Weak => return,
+        Order::Relaxed(scope) => (scope, false, false),
+        Order::Acquire(scope) => (scope, true, false),
+        Order::Release(scope) => (scope, false, true),
+        Order::AcquireRelease(scope) => (scope, true, true),
+    };
     for lane in lanes_of(access.targets.lanes) {
         let address = access.targets.at[lane];
         let shadow = &mut env.shared.shadow;
-        shadow.synchronize(access.warp, lane, address, acquires, releases);
+        shadow.synchronize(access.warp, lane, (address, scope), acquires, releases);
     }
 }
 

@@ -10,7 +10,7 @@ use super::cta::Env;
 use super::report;
 use super::warp::{Warp, lanes_of};
 use crate::fault::FaultKind;
-use crate::program::op::{MBarrier, MBarrierKind, Order};
+use crate::program::op::{MBarrier, MBarrierKind, Order, Scope};
 
 const COUNT_BITS: u32 = 20;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
@@ -110,8 +110,8 @@ fn one_lane(
         return put_object(warp, env, (pc, lane), target, object, Order::Weak).map(|()| (0, false));
     }
     let order = match op.kind {
-        MBarrierKind::Test | MBarrierKind::TestParity => Order::Acquire,
-        _ => Order::AcquireRelease,
+        MBarrierKind::Test | MBarrierKind::TestParity => Order::Acquire(Scope::Block),
+        _ => Order::AcquireRelease(Scope::Block),
     };
     access::read(warp, env, target, 8, pc, order)?;
     env.looked();

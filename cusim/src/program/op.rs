@@ -59,10 +59,19 @@ pub(crate) enum Order {
     /// By barriers alone: a race otherwise.
     Weak,
     /// It does not race with others like it.
-    Relaxed,
-    Acquire,
-    Release,
-    AcquireRelease,
+    Relaxed(Scope),
+    Acquire(Scope),
+    Release(Scope),
+    AcquireRelease(Scope),
+}
+
+/// Whose accesses an ordered access is ordered against (PTX ISA, "Scope").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Those of its block.
+    Block,
+    /// Those of all blocks.
+    Device,
 }
 
 /// `atom` and `red`.

@@ -118,6 +118,8 @@ fn every_fence_between_blocks_is_missed_where_it_is_not() {
         ("last_block", "membar.gl;", "membar.cta;", 1),
         ("semaphore", "ld.acquire.gpu", "ld.relaxed.gpu", 0),
         ("semaphore", "st.release.gpu", "st.relaxed.gpu", 0),
+        ("semaphore", "ld.acquire.gpu", "ld.acquire.cta", 0),
+        ("semaphore", "st.release.gpu", "st.release.cta", 0),
         ("look_back", "membar.gl;", "", 0),
         ("look_back", "membar.gl;", "", 1),
         ("look_back", "membar.gl;", "fence.acq_rel.cta;", 1),
@@ -129,7 +131,14 @@ fn every_fence_between_blocks_is_missed_where_it_is_not() {
             "atom.add.relaxed.gpu",
             0,
         ),
+        (
+            "all_meet",
+            "atom.add.release.gpu",
+            "atom.add.release.cta",
+            0,
+        ),
         ("all_meet", "ld.acquire.gpu", "ld.relaxed.gpu", 1),
+        ("all_meet", "ld.acquire.gpu", "ld.acquire.cta", 1),
     ];
     for (name, find, replace, at) in cases {
         for seed in 0..4 {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::{LAST, Shadow};
 use crate::memory::GLOBAL_BASE;
+use crate::program::op::Scope;
 
 /// The number known of every warp, by block. Most often it is of none, or the same for all warps of a block.
 pub(super) type Foreign = Rc<BTreeMap<u32, Rc<Vec<u32>>>>;
@@ -145,7 +146,7 @@ impl Shadow {
         &mut self,
         warp: usize,
         lane: usize,
-        address: u64,
+        (address, scope): (u64, Scope),
         acquires: bool,
         releases: bool,
     ) {
@@ -153,7 +154,8 @@ impl Shadow {
             self.meet(warp, 1 << lane);
         }
         let own = (Some(self.block), address);
-        let all = (address >= GLOBAL_BASE).then_some((None, address));
+        let is_wide = scope == Scope::Device && address >= GLOBAL_BASE;
+        let all = is_wide.then_some((None, address));
         for place in all.into_iter().chain([own]) {
             if let Some(clocks) = self.found(place) {
                 self.offered[warp].join(&clocks);
@@ -164,7 +166,9 @@ impl Shadow {
         }
         if releases {
             let clocks = self.clocks_of(warp);
-            self.hand_over(all.unwrap_or(own), &clocks);
+            for place in all.into_iter().chain([own]) {
+                self.hand_over(place, &clocks);
+            }
             return;
         }
         let Fenced { narrow, wide } = self.fenced[warp].clone();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::program::op::Scope;
 
 fn shadow() -> Shadow {
     let mut shadow = Shadow::new(64, 96, true);
@@ -158,16 +159,16 @@ fn atomic_operations_do_not_race_with_each_other() {
 fn fences_and_atomic_operations_hand_over() {
     let mut shadow = shadow();
     write(&mut shadow, 0, 1, 0, 4).expect("the data");
-    shadow.synchronize(0, 0, 0x100, false, false);
-    shadow.synchronize(1, 0, 0x100, true, false);
+    shadow.synchronize(0, 0, (0x100, Scope::Device), false, false);
+    shadow.synchronize(1, 0, (0x100, Scope::Device), true, false);
     race(read(&mut shadow, 1, 2, 0, 4)).expect("nothing was released");
     shadow.fence(0, 1, true);
-    shadow.synchronize(0, 0, 0x100, false, false);
-    shadow.synchronize(1, 0, 0x100, false, false);
+    shadow.synchronize(0, 0, (0x100, Scope::Device), false, false);
+    shadow.synchronize(1, 0, (0x100, Scope::Device), false, false);
     race(read(&mut shadow, 1, 3, 0, 4)).expect("nothing was acquired");
     shadow.fence(1, 1, true);
     read(&mut shadow, 1, 4, 0, 4).expect("fence, flag, fence");
-    shadow.synchronize(2, 0, 0x100, true, false);
+    shadow.synchronize(2, 0, (0x100, Scope::Device), true, false);
     read(&mut shadow, 2, 5, 0, 4).expect("an acquire");
 }
 

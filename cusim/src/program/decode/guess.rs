@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::program::op::{Decoded, Op, Order};
+use crate::program::op::{Decoded, Op, Order, Scope};
 use crate::ptx::ast::{AddressBase, Instruction, Operand, RegId};
 
 /// Lets every plain load take part that reads where a compare-and-swap of the same kernel goes.
@@ -27,7 +27,7 @@ pub(super) fn order(instructions: &[Instruction], code: &mut [Decoded]) {
             && load.order == Order::Weak
             && address(instruction).is_some_and(|address| swaps.contains(&address))
         {
-            load.order = Order::Relaxed;
+            load.order = Order::Relaxed(Scope::Device);
         }
     }
 }

@@ -2,23 +2,32 @@
 //! Synchronization and Communication").
 
 use super::super::lanes::{d, f, ftz, out_ftz};
-use super::super::op::{Access, Atomic, CopyAsync, Op, Order, Reg, Space};
+use super::super::op::{Access, Atomic, CopyAsync, Op, Order, Reg, Scope, Space};
 use super::super::rounding::{Format, Rounding};
 use super::{Context, Form, Result};
 use crate::ptx::ast::Operand;
 
 /// The order that the modifiers ask for.
 pub(super) fn order_of(form: &Form<'_>) -> Order {
+    let scope = scope_of(form);
     let orders = [
-        ("acq_rel", Order::AcquireRelease),
-        ("acquire", Order::Acquire),
-        ("release", Order::Release),
-        ("relaxed", Order::Relaxed),
-        ("volatile", Order::Relaxed),
-        ("mmio", Order::Relaxed),
+        ("acq_rel", Order::AcquireRelease(scope)),
+        ("acquire", Order::Acquire(scope)),
+        ("release", Order::Release(scope)),
+        ("relaxed", Order::Relaxed(scope)),
+        ("volatile", Order::Relaxed(scope)),
+        ("mmio", Order::Relaxed(scope)),
     ];
     let named = orders.into_iter().find(|(name, _)| form.has(name));
     named.map_or(Order::Weak, |(_, order)| order)
+}
+
+/// The scope that the modifiers name; without one an operation that has an order reaches all blocks. A cluster is one block.
+fn scope_of(form: &Form<'_>) -> Scope {
+    match form.has("cta") || form.has("cluster") {
+        true => Scope::Block,
+        false => Scope::Device,
+    }
 }
 
 /// The space that the modifiers name, or generic addressing.
@@ -153,7 +162,7 @@ impl Context<'_> {
         };
         let order = match order_of(form) {
             // Without a qualifier an atomic operation is relaxed.
-            Order::Weak => Order::Relaxed,
+            Order::Weak => Order::Relaxed(scope_of(form)),
             order => order,
         };
         Ok(Op::Atomic(Box::new(Atomic {
