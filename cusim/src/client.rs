@@ -369,7 +369,7 @@ counters! {
     instructions thread_instructions integer float convert moves memory tensor warp barrier control divergent_branches mma_flops
     global_load_requests global_load_sectors global_load_bytes
     global_store_requests global_store_sectors global_store_bytes
-    copy_async_bytes shared_wavefronts shared_wavefronts_ideal
+    global_vector_bytes copy_async_bytes shared_wavefronts shared_wavefronts_ideal
 }
 
 impl Report {

@@ -49,6 +49,8 @@ pub struct Counters {
     pub global_store_sectors: u64,
     /// Bytes that lanes gave them.
     pub global_store_bytes: u64,
+    /// Bytes of all of them in accesses of 16 bytes or more by each lane.
+    pub global_vector_bytes: u64,
     /// Bytes copied by `cp.async`, zero-fill not included.
     pub copy_async_bytes: u64,
     /// Passes over shared memory's 32 banks that loads, stores and `ldmatrix` needed.
@@ -80,7 +82,7 @@ add_counters! {
     instructions thread_instructions integer float convert moves memory tensor warp barrier control divergent_branches mma_flops
     global_load_requests global_load_sectors global_load_bytes
     global_store_requests global_store_sectors global_store_bytes
-    copy_async_bytes shared_wavefronts shared_wavefronts_ideal
+    global_vector_bytes copy_async_bytes shared_wavefronts shared_wavefronts_ideal
 }
 
 impl Counters {
@@ -127,6 +129,9 @@ impl Counters {
             self.global_load_requests += 1;
             self.global_load_sectors += found;
             self.global_load_bytes += total;
+        }
+        if bytes >= 16 {
+            self.global_vector_bytes += total;
         }
     }
 
@@ -347,5 +352,10 @@ mod tests {
             4,
         );
         assert_eq!(counters.global_load_sectors, 4 + 2, "back and forth");
+        for (store, bytes) in [(false, 8), (false, 16), (true, 16)] {
+            let at = (0..32).map(|lane| 0x1000 + lane * bytes as u64);
+            counters.global(store, &targets(at), bytes);
+        }
+        assert_eq!(counters.global_vector_bytes, 2 * 512);
     }
 }
