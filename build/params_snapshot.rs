@@ -161,6 +161,9 @@ pub struct fflash_norm_params {
     pub out_dtype: i32,
     pub eps: f32,
     pub inverse_scale: f32,
+    pub exchange: *mut u32,
+    pub block_offset: u32,
+    pub split_width: i32,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -248,7 +251,7 @@ pub struct fflash_rope_params {
     pub eps: f32,
     pub weight_offset: f32,
     pub inverse_head_dim: f32,
-    pub reserved: f32,
+    pub cache_joined: i32,
     pub axis_of_pair: [u32; 16usize],
     pub turns: [u64; 256usize],
 }

@@ -15,22 +15,23 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use cusim::mutation::{Subject, judge_all};
+use explained::Tally;
 use ferroflash::Kernels;
 use indicatif::{ProgressBar, ProgressStyle};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (names, parts): (Vec<String>, Vec<String>) = std::env::args()
+        .skip(1)
+        .partition(|wanted| Kernels::names().any(|name| name == wanted));
     let mut explanations = explained::read()?;
     let is_wanted = |kernel: &str| {
-        wanted.is_empty()
-            || wanted.iter().any(|part| {
-                let is_name = Kernels::names().any(|name| name == part);
-                kernel == part || (!is_name && kernel.contains(part))
-            })
+        (names.is_empty() && parts.is_empty())
+            || names.iter().any(|name| name == kernel)
+            || parts.iter().any(|part| kernel.contains(part.as_str()))
     };
     let recordings = cases::record(is_wanted)?;
     let threads = std::thread::available_parallelism()?.get();
-    let (mut caught, mut total, mut explained, mut unexplained) = (0, 0, 0, 0);
+    let mut all = Tally::default();
     for subject in Subject::all(recordings, threads)? {
         let mutants = subject.mutants();
         let style = ProgressStyle::with_template("{msg:30} {bar:40} {pos}/{len} {eta}")?;
@@ -38,32 +39,29 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         bar.set_message(subject.kernel().to_owned());
         let judged = judge_all(&subject, &mutants, threads, |_, _| bar.inc(1));
         bar.finish_and_clear();
-        let before = caught;
-        for (mutant, judgement) in mutants.iter().zip(&judged) {
-            total += 1;
-            if judgement.verdict.is_caught() {
-                caught += 1;
-            } else if explanations.explain(mutant).is_some() {
-                explained += 1;
-            } else {
-                unexplained += 1;
-                let site = explanations.site(mutant);
-                println!("  {:?}: {mutant}\n    {site}", judgement.verdict);
-            }
-        }
+        let tally = Tally::of(&mut explanations, &mutants, &judged);
         println!(
             "{}: {} of {}",
             subject.kernel(),
-            caught - before,
+            tally.caught,
             mutants.len()
         );
+        all.caught += tally.caught;
+        all.explained += tally.explained;
+        all.unexplained += tally.unexplained;
     }
     for stale in explanations.stale() {
         if Kernels::names().all(|kernel| is_wanted(kernel) || !stale.concerns(kernel)) {
-            unexplained += 1;
+            all.unexplained += 1;
             println!("  nothing needs this explanation any more: {stale:?}");
         }
     }
+    let Tally {
+        caught,
+        explained,
+        unexplained,
+    } = all;
+    let total = caught + explained + unexplained;
     println!(
         "mutants: caught {caught} of {total}, explained {explained}, unexplained {unexplained}"
     );

@@ -148,7 +148,7 @@ typedef struct fflash_prefill_params {
 #define FFLASH_NORM_LLAMA 4     /* what is normalised is rounded before it is multiplied by the weight */
 #define FFLASH_NORM_POST 8      /* x is normalised with post_weight before the residual is added */
 
-/* One tensor of rows [tokens, heads, width] that fflash_norm_*, fflash_rms_norm_* and fflash_layer_norm_* normalise. */
+/* One tensor of rows [tokens, heads, width] that the forward kernels of the RMSNorm family normalise. */
 typedef struct fflash_norm_part {
     const void *x;             /* [tokens, heads, width] */
     const void *weight;        /* [width]; null: none */
@@ -160,7 +160,8 @@ typedef struct fflash_norm_part {
 } fflash_norm_part;
 
 /*
- * fflash_rms_norm_*, fflash_add_rms_norm_*, fflash_layer_norm_*, fflash_norm_*: for every row
+ * fflash_rms_norm_*, fflash_add_rms_norm_*, fflash_layer_norm_*, fflash_gated_norm_*, fflash_post_norm_*, fflash_quantised_norm_*,
+ * fflash_norm_*: for every row
  *   h = x, or round(norm(x) * post_weight) with FFLASH_NORM_POST; then h = round(h + residual)
  *   out = norm(h) * weight + bias, times gate * sigmoid(gate); divided by a scale where out is quantised
  *   norm(v) = v / sqrt(mean(v^2) + eps), with FFLASH_NORM_CENTRE of v - mean(v); means of the first stat_width columns
@@ -193,6 +194,9 @@ typedef struct fflash_norm_params {
     int32_t out_dtype;
     float eps;
     float inverse_scale;       /* 1 / the scale, where it is given */
+    uint32_t *exchange;        /* [rows] zero, then [rows, 4, blocks of a row] for norm/exchange.cuh: where blocks share rows */
+    uint32_t block_offset;     /* rows of launches before this one, where blocks share rows */
+    int32_t split_width;       /* columns of each of the blocks that share a row but the last, a multiple of the largest group; else width */
 } fflash_norm_params;
 
 /*
@@ -313,7 +317,7 @@ typedef struct fflash_rope_params {
     float eps;
     float weight_offset;       /* 0: plain; 1: Gemma */
     float inverse_head_dim;
-    float reserved;
+    int32_t cache_joined;      /* 1: what neighbouring columns write to pages of FP8 is whole, aligned 16 bytes */
     uint32_t axis_of_pair[FFLASH_MAX_ROTARY_PAIRS / 16]; /* two bits a pair, from the lowest */
     uint64_t turns[FFLASH_MAX_ROTARY_PAIRS]; /* turns per position, 0.64 fixed point */
 } fflash_rope_params;

@@ -352,6 +352,15 @@ pub enum Unsupported {
         limit: usize,
     },
 
+    /// The row is longer than what the blocks that can share it keep: at most 32, of a device that runs them at once.
+    #[error("norm does not support rows of {width} columns on this device: at most {limit}")]
+    RowTooLong {
+        /// Columns of a row.
+        width: usize,
+        /// The longest row that the device keeps, with these types and alignments.
+        limit: usize,
+    },
+
     /// The operation has no kernel for groups of this size.
     #[error("groups of {size} columns are not supported, only of {supported:?}")]
     GroupSize {

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaContext, CudaFunction};
 use cudarc::nvrtc::Ptx;
 
 use crate::error::{Error, Unsupported};
+use crate::launch::Limits;
 use crate::variant::Variant;
 use crate::{attention, norm, rope};
 
@@ -30,7 +31,7 @@ pub(crate) static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/kernel_
 pub struct Kernels {
     context: Arc<CudaContext>,
     functions: HashMap<Variant, CudaFunction>,
-    shared_per_block: u32,
+    limits: Limits,
 }
 
 impl Kernels {
@@ -44,8 +45,15 @@ impl Kernels {
             return Err(Error::KernelsNotBuilt);
         }
         check_capability(context.compute_capability()?)?;
-        let shared_per_block =
-            context.attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32;
+        let attribute = |attribute| context.attribute(attribute);
+        let limits = Limits {
+            shared_per_block: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )? as u32,
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
+            runs_at_once: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0
+                && attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
+        };
         let variants: HashMap<String, Variant> = Variant::all()
             .into_iter()
             .map(|variant| (variant.to_string(), variant))
@@ -56,7 +64,7 @@ impl Kernels {
             for symbol in image.symbols {
                 if let Some(&variant) = variants.get(*symbol) {
                     let function = module.load_function(symbol)?;
-                    if let Some(bytes) = max_dynamic_shared(variant, shared_per_block) {
+                    if let Some(bytes) = max_dynamic_shared(variant, limits.shared_per_block) {
                         function.set_attribute(
                             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                             bytes as i32,
@@ -69,7 +77,7 @@ impl Kernels {
         Ok(Self {
             context: context.clone(),
             functions,
-            shared_per_block,
+            limits,
         })
     }
 
@@ -83,9 +91,9 @@ impl Kernels {
         &self.context
     }
 
-    /// Bytes of shared memory that a block can have on this device.
-    pub(crate) fn shared_per_block(&self) -> u32 {
-        self.shared_per_block
+    /// What this device has for blocks.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub(crate) fn function(&self, variant: Variant) -> Result<&CudaFunction, Error> {

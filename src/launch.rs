@@ -8,7 +8,7 @@
 
 use cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchConfig,
-    PushKernelArg, SyncOnDrop,
+    PushKernelArg, SyncOnDrop, ValidAsZeroBits, result,
 };
 
 use crate::error::Error;
@@ -28,6 +28,17 @@ pub(crate) struct Geometry {
     pub(crate) grid: [u32; 3],
     pub(crate) block: [u32; 3],
     pub(crate) shared_bytes: u32,
+}
+
+/// What a device has for blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes of shared memory of a block.
+    pub(crate) shared_per_block: u32,
+    /// Each has room for one block with all of that.
+    pub(crate) multiprocessors: u32,
+    /// Whether all blocks of a launch can be made to run at once, and have memory for what they tell each other.
+    pub(crate) runs_at_once: bool,
 }
 
 /// A parameter block: what one kernel entry point takes.
@@ -94,6 +105,27 @@ impl Bound<'_> {
     }
 }
 
+/// Memory of a stream's own, freed behind what the stream was given by then.
+pub(crate) struct Scratch<'a> {
+    address: u64,
+    stream: &'a CudaStream,
+}
+
+impl Scratch<'_> {
+    /// The address, for a parameter block.
+    pub(crate) fn as_mut_ptr<T>(&self) -> *mut T {
+        self.address as *mut T
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        // SAFETY: allocated on this stream and freed once. What uses it was given to this stream before.
+        let freed = unsafe { result::free_async(self.address, self.stream.cu_stream()) };
+        self.stream.context().record_err(freed);
+    }
+}
+
 /// Kernels and a stream of the same context.
 #[derive(Clone, Copy)]
 pub(crate) struct Launcher<'a> {
@@ -108,9 +140,28 @@ impl<'a> Launcher<'a> {
         Ok(Self { kernels, stream })
     }
 
-    /// Bytes of shared memory that a block can have on this device.
-    pub(crate) fn shared_per_block(self) -> u32 {
-        self.kernels.shared_per_block()
+    /// What this device has for blocks.
+    pub(crate) fn limits(self) -> Limits {
+        self.kernels.limits()
+    }
+
+    /// Memory for launches on the stream while it lives: elements that are zero, and others that nobody has written.
+    pub(crate) fn scratch<T: ValidAsZeroBits>(
+        self,
+        zero: usize,
+        others: usize,
+    ) -> Result<Scratch<'a>, Error> {
+        let [zeroed, bytes] = [zero, zero + others].map(|elements| elements * size_of::<T>());
+        self.stream.context().bind_to_thread()?;
+        // SAFETY: the stream's context is bound. `Scratch` frees what is allocated here, on the same stream.
+        let address = unsafe { result::malloc_async(self.stream.cu_stream(), bytes) }?;
+        let scratch = Scratch {
+            address,
+            stream: self.stream,
+        };
+        // SAFETY: the memory has so many bytes and more, and the stream orders this behind its allocation.
+        unsafe { result::memset_d8_async(address, 0, zeroed, self.stream.cu_stream()) }?;
+        Ok(scratch)
     }
 
     /// Binds an operand that the kernel reads.
@@ -195,6 +246,32 @@ impl<'a> Launcher<'a> {
         block: &B,
         operands: impl Sized,
     ) -> Result<(), Error> {
+        self.launch(variant, geometry, block, false)?;
+        drop(operands);
+        Ok(())
+    }
+
+    /// The same with all blocks running at once, so that they may wait for each other.
+    pub(crate) fn submit_at_once<B: Block>(
+        self,
+        variant: Variant,
+        geometry: Geometry,
+        block: &B,
+        operands: impl Sized,
+    ) -> Result<(), Error> {
+        self.launch(variant, geometry, block, true)?;
+        drop(operands);
+        Ok(())
+    }
+
+    /// The callers hold what `block` has addresses of.
+    fn launch<B: Block>(
+        self,
+        variant: Variant,
+        geometry: Geometry,
+        block: &B,
+        at_once: bool,
+    ) -> Result<(), Error> {
         debug_assert!(
             B::serves(variant),
             "{variant} takes another parameter block"
@@ -205,17 +282,18 @@ impl<'a> Launcher<'a> {
             block_dim: geometry.block.into(),
             shared_mem_bytes: geometry.shared_bytes,
         };
+        let mut launch = self.stream.launch_builder(function);
+        launch.arg(block);
         // SAFETY: the entry point takes exactly this block (`Block`). The addresses in it come
         // from views that lie inside live buffers of this context, the mutable ones exclusively
-        // borrowed, and `operands` outlives the launch call, so that the stream orders the kernel
-        // with all other work on those buffers.
+        // borrowed, or from a `Scratch` of this stream. The callers hold them past the launch call, so that
+        // the stream orders the kernel with all other work on those buffers.
         unsafe {
-            self.stream
-                .launch_builder(function)
-                .arg(block)
-                .launch(config)
+            match at_once {
+                true => launch.launch_cooperative(config),
+                false => launch.launch(config),
+            }
         }?;
-        drop(operands);
         Ok(())
     }
 }

@@ -1054,6 +1054,34 @@ fn heads_too_long_to_move_whole_are_refused() {
 }
 
 #[test]
+fn rows_longer_than_the_device_keeps_are_refused() {
+    let stream = &gpu().stream;
+    // Of an odd width, so that single elements are accessed: of those no GPU keeps as many.
+    let width = (1 << 24) + 1;
+    let (x, weight, mut out) = (zeros(width), zeros(width), zeros(width));
+    let op = RmsNorm {
+        eps: 1e-6,
+        weight: WeightForm::Plain,
+    };
+    let result = gpu().kernels.rms_norm(
+        stream,
+        &op,
+        view(&x, [1, width]),
+        view(&weight, [width]),
+        view_mut(&mut out, [1, width]),
+    );
+    let Err(Error::Unsupported(Unsupported::RowTooLong {
+        width: found,
+        limit,
+    })) = result
+    else {
+        panic!("{result:?}");
+    };
+    assert_eq!(found, width);
+    assert!((262_144..width).contains(&limit), "{limit}");
+}
+
+#[test]
 fn views_outside_their_buffer_cannot_be_made() {
     let mut data = zeros(10);
     let read = TensorView::new(data.as_view(), Layout::strided([2, 4], [6, 1], 1)).map(|_| ());

@@ -472,7 +472,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: common::cases(6), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: common::cases(8), ..ProptestConfig::default() })]
     #[test]
     fn wide_rows_are_as_exact(mode in mode(), case in case(wide())) {
         let _mode = enter(mode);
@@ -480,13 +480,66 @@ proptest! {
     }
 }
 
-/// Widths that registers, and some that shared memory has no room for.
+/// Widths that registers, and some that a block has no room for.
 fn wide() -> impl Strategy<Value = usize> {
     prop_oneof![
         2 => 8_000..40_000usize,
         2 => (1000..5000usize).prop_map(|n| 8 * n),
         1 => (5000..10_000usize).prop_map(|n| 8 * n),
+        1 => (12_500..25_000usize).prop_map(|n| 8 * n),
     ]
+}
+
+/// Rows of whole accesses, of operands of one type, with a weight and nothing that only the kernels of every option have.
+fn unadorned(change: fn(&mut Case, DType)) -> impl Strategy<Value = Case> {
+    let chunks = prop_oneof![
+        1..96usize,
+        (1..13usize).prop_map(|n| 32 * n),
+        1000..1200usize
+    ];
+    let cases = chunks.prop_flat_map(|chunks| case(Just(16 * chunks)));
+    let at = prop::collection::vec(arrangement(2, 16), 5);
+    (cases, float(), at, arrangement(1, 16)).prop_map(move |(mut case, dtype, at, vectors)| {
+        case.op = Norm {
+            eps: case.op.eps,
+            weight: case.op.weight,
+            ..Norm::default()
+        };
+        case.operands = Operands {
+            x: dtype,
+            out: dtype,
+            weight: Some(dtype),
+            bias: None,
+            gate: None,
+            residual: None,
+            post: None,
+            ..case.operands
+        };
+        (case.at, case.vectors) = (at, vectors);
+        change(&mut case, dtype);
+        case
+    })
+}
+
+/// The forms that have kernels of their own beside those without options.
+fn form() -> impl Strategy<Value = Case> {
+    prop_oneof![
+        unadorned(|case, _| case.op.statistics = Statistics::Deviation),
+        unadorned(|case, dtype| case.operands.gate = Some(dtype)),
+        unadorned(|case, dtype| {
+            case.operands.residual = Some(dtype);
+            case.operands.post = Some(Some(dtype));
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: common::cases(60), ..ProptestConfig::default() })]
+    #[test]
+    fn forms_are_as_exact_as_the_rule_demands(mode in mode(), case in form()) {
+        let _mode = enter(mode);
+        passes(&case)?;
+    }
 }
 
 #[test]
@@ -494,14 +547,16 @@ fn every_option_is_as_exact_in_every_mode() {
     in_every_mode(case(width()), passes);
 }
 
-/// The widest rows that are promised, and a row beyond.
+/// The widest rows that are promised, and a row beyond; more rows than the device runs at a time.
 #[test]
 fn rows_of_262144_columns() {
     let _mode = enter(Mode::default());
-    for (dtype, width) in [
-        (DType::BF16, 262_144),
-        (DType::F32, 262_148),
-        (DType::F16, 100_001),
+    for (dtype, rows, width) in [
+        (DType::BF16, 1, 262_144),
+        (DType::F32, 2, 262_148),
+        (DType::F16, 1, 100_001),
+        // Of 16 blocks each on a device with 108 multiprocessors.
+        (DType::F16, 7, 660_001),
     ] {
         let plain = || {
             let tree =
@@ -526,7 +581,7 @@ fn rows_of_262144_columns() {
                 in_place: false,
                 residual_in_place: true,
             },
-            rows: 1,
+            rows,
             width,
             at: (0..5).map(|_| plain()).collect(),
             vectors: {
@@ -578,7 +633,14 @@ struct QuantisedCase {
     scales: Arrangement,
 }
 
+/// Of every option, and of no more than a residual.
 fn quantised_case() -> impl Strategy<Value = QuantisedCase> {
+    let without = unadorned(|_, _| ());
+    let with = unadorned(|case, dtype| case.operands.residual = Some(dtype));
+    quantised(prop_oneof![4 => case(width()), 1 => without, 1 => with])
+}
+
+fn quantised(case: impl Strategy<Value = Case>) -> impl Strategy<Value = QuantisedCase> {
     let scale = prop::sample::select(vec![
         Scale::Static(0.013),
         Scale::Static(1.0),
@@ -588,7 +650,7 @@ fn quantised_case() -> impl Strategy<Value = QuantisedCase> {
         Scale::PerGroup(128),
     ]);
     let out = prop::sample::select(DType::QUANTIZED.to_vec());
-    (case(width()), scale, out, arrangement(2, 1)).prop_map(|(mut case, scale, out, scales)| {
+    (case, scale, out, arrangement(2, 1)).prop_map(|(mut case, scale, out, scales)| {
         case.op.scale = Some(scale);
         case.operands.out = out;
         case.operands.in_place = false;
@@ -658,7 +720,7 @@ fn quantised_passes(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: common::cases(80), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: common::cases(100), ..ProptestConfig::default() })]
     #[test]
     fn quantised_outputs_are_within_a_step(mode in mode(), case in quantised_case()) {
         let _mode = enter(mode);

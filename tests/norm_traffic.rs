@@ -174,36 +174,58 @@ fn rows_are_read_once() {
         1,
     );
     launch::<f32, f32, f32>("fflash_norm_mixed", &rms, widest(8192, 4), "bias", 1);
+    // Rows that blocks share.
+    let longest = [2, 262_144];
+    launch::<bf16, bf16, bf16>("fflash_norm_bf16", &rms, longest, "", 1);
+    launch::<f16, f16, f16>("fflash_norm_f16", &layer, longest, "bias", 1);
+    launch::<f32, f32, f32>("fflash_norm_mixed", &rms, longest, "residual", 1);
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16_short", &rms, [256, 128], "", 16);
     launch::<bf16, bf16, bf16>("fflash_rms_norm_bf16_short", &rms, [256, 512], "", 4);
     launch::<bf16, bf16, bf16>("fflash_add_rms_norm_bf16", &rms, long, "residual", 1);
     launch::<f16, f16, f16>("fflash_add_rms_norm_f16", &rms, long, "residual", 1);
     launch::<f32, f32, f32>("fflash_add_rms_norm_f32", &rms, long, "residual", 1);
-    launch::<bf16, bf16, bf16>("fflash_norm_bf16", &rms, long, "gate", 1);
+    launch::<bf16, bf16, bf16>("fflash_gated_norm_bf16", &rms, long, "gate", 1);
+    launch::<f32, f32, f32>("fflash_gated_norm_f32", &rms, long, "gate", 1);
+    launch::<bf16, bf16, bf16>("fflash_gated_norm_bf16_short", &rms, [256, 128], "gate", 8);
+    launch::<bf16, bf16, bf16>("fflash_norm_bf16", &rms, long, "gate bias", 1);
     launch::<bf16, bf16, bf16>("fflash_layer_norm_bf16", &layer, long, "bias", 1);
     launch::<bf16, bf16, bf16>("fflash_norm_bf16", &layer, long, "residual bias", 1);
-    launch::<bf16, bf16, bf16>("fflash_norm_bf16", &rms, long, "residual post", 1);
+    launch::<bf16, bf16, bf16>("fflash_post_norm_bf16", &rms, long, "residual post", 1);
+    launch::<f32, f32, f32>("fflash_post_norm_f32", &rms, long, "residual post", 1);
     launch::<f32, f32, f32>("fflash_layer_norm_f32", &layer, long, "bias", 1);
     launch::<f32, f32, f32>("fflash_norm_mixed", &layer, long, "residual bias", 1);
     launch::<bf16, f32, bf16>("fflash_norm_mixed", &rms, long, "", 1);
     launch::<bf16, bf16, f32>("fflash_norm_mixed", &rms, long, "residual", 1);
-    launch::<bf16, bf16, F8E4M3>("fflash_norm_bf16", &scaled(Scale::Static(0.5)), long, "", 1);
     launch::<bf16, bf16, F8E4M3>(
-        "fflash_norm_bf16",
+        "fflash_quantised_norm_bf16",
+        &scaled(Scale::Static(0.5)),
+        long,
+        "",
+        1,
+    );
+    launch::<f32, f32, i8>(
+        "fflash_quantised_norm_f32",
+        &scaled(Scale::PerRow),
+        long,
+        "",
+        1,
+    );
+    launch::<bf16, bf16, F8E4M3>(
+        "fflash_quantised_norm_bf16",
         &scaled(Scale::PerRow),
         long,
         "residual",
         1,
     );
     launch::<bf16, bf16, i8>(
-        "fflash_norm_bf16",
+        "fflash_quantised_norm_bf16",
         &scaled(Scale::PerRow),
         long,
         "residual",
         1,
     );
     launch::<bf16, bf16, F8E4M3>(
-        "fflash_norm_bf16",
+        "fflash_quantised_norm_bf16",
         &scaled(Scale::PerGroup(128)),
         [4, 8192],
         "residual",

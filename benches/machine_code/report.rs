@@ -70,6 +70,14 @@ impl Case<'_> {
             println!("  counted: {executed:.1} instructions of PTX for 16 bytes");
             let bar = self.bars.executed_per_16_bytes;
             check.at_most("instructions of PTX for 16 bytes", executed, bar);
+            let bytes = counters.global_load_bytes + counters.global_store_bytes;
+            let share = counters.global_vector_bytes as f64 / bytes as f64;
+            println!(
+                "  counted: {:.1} % of bytes in accesses of 128 bits",
+                share * 100.0
+            );
+            // The others are indices and scales.
+            check.at_least("share of bytes in 128-bit accesses", share, Some(0.99));
         }
         check.at_most("bank conflicts", conflicts as f64, Some(0.0));
         if self.needed.flops > 0 {

@@ -104,6 +104,20 @@ __device__ __forceinline__ void st_shared_8(float *shared, float x, float y) {
                  : "memory");
 }
 
+/* ---- Between the blocks of a cooperative launch, in global memory ---- */
+
+/* Adds 1; what this thread wrote before is seen by who acquires the sum. 9.7.13.8 red */
+__device__ __forceinline__ void red_release_increment(uint32_t *global) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(global)) : "memory");
+}
+
+/* 9.7.9.8 ld */
+__device__ __forceinline__ uint32_t ld_acquire(const uint32_t *global) {
+    uint32_t x;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(__cvta_generic_to_global(global)) : "memory");
+    return x;
+}
+
 /* ---- Matrix fragments: 9.7.14.5 Matrix multiply-accumulate with mma ---- */
 
 /*
@@ -161,13 +175,6 @@ __device__ __forceinline__ uint32_t thread_index_x() {
     return x;
 }
 
-/* Bytes of dynamic shared memory that the launch gave. 10 Special registers, %dynamic_smem_size */
-__device__ __forceinline__ uint32_t dynamic_shared_bytes() {
-    uint32_t bytes;
-    asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
-    return bytes;
-}
-
 /* ---- Conversions: 9.7.9.21 cvt, round to nearest even ---- */
 
 /* The halves of a word. 9.7.9.1 mov */
@@ -211,6 +218,13 @@ __device__ __forceinline__ uint32_t bf16x2_from_f32(float lo, float hi) {
 __device__ __forceinline__ int32_t s8_from_f32(float x) {
     int32_t y;
     asm("cvt.rni.sat.s8.f32 %0, %1;" : "=r"(y) : "f"(x));
+    return y;
+}
+
+/* The lane of its warp that a thread is. 10.2 %laneid */
+__device__ __forceinline__ uint32_t lane() {
+    uint32_t y;
+    asm("mov.u32 %0, %%laneid;" : "=r"(y));
     return y;
 }
 

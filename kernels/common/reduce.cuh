@@ -11,6 +11,17 @@ namespace fflash {
 constexpr int kWarpSize = 32;
 constexpr uint32_t kFullWarp = 0xffffffffu;
 
+/* Reduces kCount values over aligned groups of kLanes lanes. All 32 lanes of the warp must call it. */
+template <int kLanes, int kCount, class Op>
+__device__ __forceinline__ void butterfly(float (&values)[kCount], Op op) {
+    static_assert(kLanes > 0 && kLanes <= kWarpSize && (kLanes & (kLanes - 1)) == 0, "a power of two");
+#pragma unroll
+    for (int mask = kLanes / 2; mask > 0; mask /= 2) {
+#pragma unroll
+        for (int k = 0; k < kCount; ++k) values[k] = op(values[k], __shfl_xor_sync(kFullWarp, values[k], mask));
+    }
+}
+
 /* Sum over aligned groups of kLanes lanes. All 32 lanes of the warp must call it. */
 template <int kLanes = kWarpSize>
 __device__ __forceinline__ float lanes_sum(float x) {

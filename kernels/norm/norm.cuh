@@ -3,25 +3,31 @@
  *   out[c] = (h[c] - mean) / sqrt(mean_c((h[c] - mean)^2) + eps) * weight[c] + bias[c], times gate[c] * sigmoid(gate[c])
  * where mean is 0 but for LayerNorm. Which chunks of a row a thread holds is said in row.cuh.
  *
- * Form    kPlain   out = norm(x) * weight, and nothing else: no mean, no partial statistics, no option of rounding.
- *         kAdd     the same of h = round(x + residual), which is stored too.
- *         kCentre  LayerNorm of x, with and without weight and bias, and nothing else.
- *         kEvery   everything, as the parameters say: branches that all threads take alike, none inside a loop over elements.
- * Grid    x = for each part ceil(rows / block rows).
+ * Form    kPlain     out = norm(x) * weight, and nothing else: no mean, no partial statistics, no option of rounding.
+ *         kAdd       the same of h = round(x + residual), which is stored too.
+ *         kCentre    LayerNorm of x, with and without weight and bias, and nothing else.
+ *         kGate      norm(x) * weight times the gate.
+ *         kPost      kAdd of round(norm(x) * post_weight) instead of x.
+ *         kQuantise  kPlain or kAdd with a quantised output, whose rows are whole accesses of 16 bytes.
+ *         kEvery     everything, as the parameters say: branches that all threads take alike, none inside a loop over elements.
+ * Grid    x = for each part ceil(rows / block rows), y = blocks that share a row.
  *
  * x is read from global memory once. Of a row of more than kSlots * kThreads chunks the tail stays in dynamic shared memory, as
- * much as the launch gives, where every thread reads back only what it wrote itself. Only what exceeds that is read again.
- *                                      read once: in registers   and in shared memory of sm_80   of sm_90
- *   the others: f16, bf16                        32768 columns                 115968 columns     148736 columns
- *                 f32                            16384                          57984              74368
- *   kEvery: chunks of 8                          16384                          99584             132352
- *           chunks of 4 (mixed types, f32)        8192                          49792              66176
- *           chunks of 1                           2048                          43648              60032
- * Blocks of the others whose rows all exist and fill their threads' slots take code of their own, without guards.
+ * much as the launch gives, where every thread reads back only what it wrote itself:
+ *                                      in registers   and in shared memory of sm_80   of sm_90
+ *   eight slots: f16, bf16             32768 columns                 115968 columns     148736 columns
+ *                f32                   16384                          57984              74368
+ *   four: chunks of 8                  16384                          99584             132352
+ *         chunks of 4                   8192                          49792              66176
+ *         chunks of 1                   2048                          43648              60032
+ * Longer rows take kEvery: several blocks share a row, each has some columns of it, and reductions go over the blocks too
+ * (exchange.cuh).
+ * Except with kEvery, blocks whose rows all exist and fill their threads' slots take code of their own, without guards.
  *
- * Shared memory: dynamic as above; static 256 bytes, two partial results per warp for each of two reductions in turn (row.cuh).
+ * Shared memory: dynamic as above; static 264 bytes, two partial results per warp for each of two reductions in turn, and two results
+ * of blocks that share a row (row.cuh).
  * Barriers: one for each reduction of a row that spans warps. There is one for the mean square, two for LayerNorm, one
- * more for a second norm and for a scale per row.
+ * more for a second norm and for a scale per row. Where blocks share a row one more for each.
  *
  * Rounding: f32 throughout; h is rounded to the residual's type and is what is normalised; the post-norm rounds to the type of x; out
  * is rounded once. With FFLASH_NORM_LLAMA norm(h) is rounded to the type of h before it is multiplied. 1 + w is not rounded:
@@ -41,8 +47,9 @@
  *
  * Preconditions (checked by the host): rows >= 1, width >= 1, 1 <= stat_width <= width, eps finite and not negative; a block is whole
  * warps, at most kThreads threads; lanes * kSlots chunks cover the row, or lanes = kThreads and dynamic shared memory
- * is whole steps of a warp (512 bytes), enough for the tail or as much as there is. The width is a whole number of chunks,
- * addresses and row strides are multiples of a chunk of their type.
+ * is whole steps of a warp (512 bytes), enough for the tail; where blocks share a row, of a block's columns, lanes = kThreads, all
+ * blocks run at once, their columns cover the row and each has one at least. The width is a whole number of
+ * chunks, addresses and row strides are multiples of a chunk of their type.
  * Outputs may be inputs of the same type and strides; otherwise nothing overlaps an output. The width is a multiple of group.
  *
  * Source: Zhang, Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467); Ba et al., "Layer Normalization" (arXiv
@@ -64,49 +71,51 @@ class NormRow {
     using Kept = Chunk<typename Traits::Kept, Traits::kWidth>;
     static constexpr int kWidth = Traits::kWidth;
     static constexpr int kSlots = Traits::kSlots;
+    static constexpr FormTraits kForm = Traits::kForm;
     template <int kCount>
     using Values = float[kCount][kWidth];
     template <int kCount>
     using SlotsOf = Slots<Traits, kCount>;
 
 public:
-    /* Issues all loads of x, and of the weight where there is room. `kept` is the dynamic shared memory. */
+    /* Issues all loads of x, and those of the operand that comes early. `kept` is the dynamic shared memory. */
     __device__ __forceinline__ NormRow(const fflash_norm_params &params, const NormPlace<Traits> &place, unsigned char *kept,
                                        Partials &partials)
         : params_(params),
           place_(place),
-          chunks_(place.exists ? uint32_t(params.width) / kWidth : 0),
+          first_(place.first_column(params)),
+          chunks_(place.exists ? uint32_t(place.columns(params)) / kWidth : 0),
           kept_(reinterpret_cast<Kept *>(kept)),
-          reduce_(partials),
-          quantised_(params, place.row),
+          reduce_(partials, params.exchange),
+          quantised_(params, place.row, first_),
           slots_(SlotsOf<kSlots>::in_registers(chunks_)),
           again_(place_.x),
           again_dtype_(params.x_dtype) {
-        if constexpr (Traits::kForm == Form::kPlain) {
+        if constexpr (kForm.early == Early::kNone) {
+            load<true>(x_, slots_, place_.x, params.x_dtype);
+        } else {
             Chunk<T, kWidth> x[kSlots];
             load<true>(x, slots_, place_.x);
-            load<false>(early_, slots_, place_.weight);
+            if constexpr (kForm.early == Early::kWeight) load<false>(early_, slots_, place_.weight);
+            if constexpr (kForm.early == Early::kResidual) load<true>(early_, slots_, residual());
+            if constexpr (kForm.early == Early::kGate) load<false>(early_, slots_, gate());
 #pragma unroll
             for (int n = 0; n < kSlots; ++n) unpack(x_[n], x[n]);
-        } else {
-            load<true>(x_, slots_, place_.x, params.x_dtype);
         }
         each_in_tail([&](auto &x, auto slots) {
-            if (is_kept(slots)) {
-                load<true>(x, slots, place_.x, params_.x_dtype);
-                keep(x, slots);
-            }
+            load<true>(x, slots, place_.x, params_.x_dtype);
+            keep(x, slots);
         });
     }
 
     /* Makes h of x; finds the factor of norm(h), and for LayerNorm what is subtracted from h. */
     __device__ __forceinline__ void measure() {
-        const bool add = Traits::kForm == Form::kAdd || (Traits::kEvery && params_.residual);
-        const bool post = Traits::kEvery && (params_.flags & FFLASH_NORM_POST);
+        const bool add = has<kForm.residual>(params_.residual);
+        const bool post = has<kForm.post>(params_.flags & FFLASH_NORM_POST);
         /* With a post-norm, x is measured first. One piece of code for both. */
         for (bool is_last = !post;; is_last = true) {
             if (add && is_last) add_residual(post);
-            const int columns = Traits::kEvery && is_last ? params_.stat_width : params_.width;
+            const int columns = has<kForm.columns>(is_last) ? params_.stat_width : params_.width;
             inverse_ = inverse_of(columns);
             if (is_last) break;
         }
@@ -115,7 +124,7 @@ public:
     __device__ __forceinline__ void write() {
         finish(x_, slots_);
         float factor = params_.inverse_scale;
-        if (Traits::kEvery && params_.group == params_.width) factor = row_scale();
+        if (has<kForm.quantised>(true) && params_.group == params_.width) factor = row_scale();
         emit(x_, slots_, factor);
         each_in_tail([&](auto &x, auto slots) {
             fetch(x, slots);
@@ -142,12 +151,8 @@ private:
         }
     }
 
-    /* Where shared memory has a chunk of the tail, and whether it has room for those of a step. */
+    /* Where shared memory has a chunk of the tail. */
     __device__ __forceinline__ static int kept_at(int chunk) { return chunk - int(blockDim.x) * kSlots; }
-    template <int kCount>
-    __device__ __forceinline__ static bool is_kept(SlotsOf<kCount> slots) {
-        return kept_at(slots.at(kCount - 1)) < int(ptx::dynamic_shared_bytes() / uint32_t(sizeof(Kept)));
-    }
 
     template <int kCount>
     __device__ __forceinline__ void keep(Values<kCount> &x, SlotsOf<kCount> slots) {
@@ -160,17 +165,13 @@ private:
     /* Values of the tail as those in registers are by now. */
     template <int kCount>
     __device__ __forceinline__ void fetch(Values<kCount> &x, SlotsOf<kCount> slots) {
-        if (is_kept(slots)) {
 #pragma unroll
-            for (int n = 0; n < kCount; ++n) {
-                Kept chunk = {};
-                if (slots.has(n)) chunk = kept_[kept_at(slots.at(n))];
-                unpack(x[n], chunk);
-            }
-        } else {
-            load<true>(x, slots, again_, again_dtype_);
+        for (int n = 0; n < kCount; ++n) {
+            Kept chunk = {};
+            if (slots.has(n)) chunk = kept_[kept_at(slots.at(n))];
+            unpack(x[n], chunk);
         }
-        if constexpr (Traits::kHasMean) {
+        if constexpr (kForm.mean != Has::kNo) {
             if (!Traits::kSquaresFit) multiply(x, before_);
             subtract(x, slots, mean_);
         }
@@ -187,16 +188,46 @@ private:
         }
     }
 
+    /* ---- Operands ---- */
+
+    __device__ __forceinline__ const void *residual() const {
+        return behind<T>(params_.residual, place_.row * params_.residual_row_stride, params_.residual_dtype);
+    }
+    __device__ __forceinline__ const void *gate() const {
+        return behind<T>(params_.gate, place_.row * params_.gate_row_stride, params_.gate_dtype);
+    }
+
+    /*
+     * A function that makes `to` the chunks of an operand that the slots from n on have: what came early, or loaded from `row`, where
+     * all columns of the operand are.
+     */
+    template <Early kOperand, bool kZero, int kCount>
+    __device__ __forceinline__ auto operand(SlotsOf<kCount> slots, const void *row, int dtype) const {
+        const void *from = behind<T>(row, first_, dtype);
+        return [this, slots, from, dtype](auto &to, int n) {
+            constexpr int kPart = sizeof to / sizeof to[0];
+            if constexpr (kOperand != Early::kNone && kOperand == kForm.early && kCount == kSlots) {
+#pragma unroll
+                for (int m = 0; m < kPart; ++m) unpack(to[m], early_[n + m]);
+            } else {
+                load<kZero>(to, slots.template part<kPart>(n), from, dtype);
+            }
+        };
+    }
+
+    __device__ __forceinline__ bool one_plus() const { return params_.flags & FFLASH_NORM_ONE_PLUS; }
+
     /* ---- h ---- */
 
     __device__ __forceinline__ void add_residual(bool post) {
-        residual_ = behind<T>(params_.residual, place_.row * params_.residual_row_stride, params_.residual_dtype);
-        auto *sum = behind<T>(params_.residual_out, place_.row * params_.residual_out_row_stride, params_.residual_dtype);
+        residual_ = residual();
+        auto *sum =
+            behind<T>(params_.residual_out, place_.row * params_.residual_out_row_stride + first_, params_.residual_dtype);
         add_residual(x_, slots_, post, sum);
         each_in_tail([&](auto &x, auto slots) {
             fetch(x, slots);
             add_residual(x, slots, post, sum);
-            if (is_kept(slots)) keep(x, slots);
+            keep(x, slots);
         });
         again_ = sum;
         again_dtype_ = params_.residual_dtype;
@@ -208,17 +239,21 @@ private:
         constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
         if (post) {
             multiply(x, inverse_);
-            if (params_.flags & FFLASH_NORM_LLAMA) round_to(x, slots, params_.x_dtype);
+            if (has<kForm.llama>(params_.flags & FFLASH_NORM_LLAMA)) round_to(x, slots, params_.x_dtype);
             /* What is past the row's end is still summed up: it must stay 0. */
-            if (params_.post_weight) weigh<true>(x, slots, params_, params_.post_weight, params_.post_weight_dtype, nullptr);
+            if (has<kForm.weight>(params_.post_weight)) {
+                const auto load = operand<Early::kNone, true>(slots, params_.post_weight, params_.post_weight_dtype);
+                weigh<Traits>(x, one_plus(), load, false, load);
+            }
             round_to(x, slots, params_.x_dtype);
         }
+        const auto load_residual = operand<Early::kResidual, true>(slots, residual_, params_.residual_dtype);
 #pragma unroll
         for (int n = 0; n < kCount; n += kPart) {
             auto &part = reinterpret_cast<Values<kPart> &>(x[n]);
             const auto slots_of_part = slots.template part<kPart>(n);
             Values<kPart> residual;
-            load<true>(residual, slots_of_part, residual_, params_.residual_dtype);
+            load_residual(residual, n);
 #pragma unroll
             for (int m = 0; m < kPart; ++m) {
 #pragma unroll
@@ -235,11 +270,12 @@ private:
     __device__ __forceinline__ void add_up(int columns, F f) {
         const auto all = [&](auto &x, auto slots) {
             constexpr int kCount = decltype(slots)::kCount;
-            if (Traits::kEvery && columns != params_.width) {
+            if (has<kForm.columns>(columns != params_.width)) {
+                const int here = columns - first_;
 #pragma unroll
                 for (int n = 0; n < kCount; ++n) {
 #pragma unroll
-                    for (int i = 0; i < kWidth; ++i) f(slots.at(n) * kWidth + i < columns ? x[n][i] : 0.0f);
+                    for (int i = 0; i < kWidth; ++i) f(slots.at(n) * kWidth + i < here ? x[n][i] : 0.0f);
                 }
             } else {
 #pragma unroll
@@ -257,7 +293,7 @@ private:
     }
 
     __device__ __forceinline__ bool centre() const {
-        return Traits::kForm == Form::kCentre || (Traits::kEvery && (params_.flags & FFLASH_NORM_CENTRE));
+        return has<kForm.mean>(params_.flags & FFLASH_NORM_CENTRE);
     }
 
     /*
@@ -322,43 +358,24 @@ private:
     /* x = what out is before it is rounded. */
     template <int kCount>
     __device__ __forceinline__ void finish(Values<kCount> &x, SlotsOf<kCount> slots) const {
-        if constexpr (Traits::kHasMean) {
-            if (centre()) {
-                const float shift = -rest_ * inverse_;
-                apply<kCount, kWidth>([&](int n, int i) { x[n][i] = fmaf(x[n][i], inverse_, shift); });
-            } else {
-                multiply(x, inverse_);
-            }
-            if (Traits::kEvery && (params_.flags & FFLASH_NORM_LLAMA)) round_to(x, slots, again_dtype_);
-            if (place_.weight) {
-                weigh<false>(x, slots, params_, place_.weight, params_.weight_dtype, params_.bias);
-            } else if (params_.bias) {
-                combine(x, slots, params_.bias, params_.bias_dtype, [](float y, float b) { return y + b; });
-            }
-            if (Traits::kEvery && params_.gate) {
-                const void *gate = behind<T>(params_.gate, place_.row * params_.gate_row_stride, params_.gate_dtype);
-                multiply_by_silu(x, slots, gate, params_.gate_dtype);
-            }
+        if (centre()) {
+            const float shift = -rest_ * inverse_;
+            apply<kCount, kWidth>([&](int n, int i) { x[n][i] = fmaf(x[n][i], inverse_, shift); });
         } else {
-            if constexpr (kCount == kSlots && Traits::kForm == Form::kPlain) {
-                const auto weigh_early = [&](auto f) {
-#pragma unroll
-                    for (int n = 0; n < kCount; ++n) {
-                        float w[kWidth];
-                        unpack(w, early_[n]);
-#pragma unroll
-                        for (int i = 0; i < kWidth; ++i) x[n][i] = f(x[n][i] * inverse_, w[i]);
-                    }
-                };
-                if (params_.flags & FFLASH_NORM_ONE_PLUS) {
-                    weigh_early([](float y, float w) { return fmaf(y, w, y); });
-                } else {
-                    weigh_early([](float y, float w) { return y * w; });
-                }
-            } else {
-                multiply(x, inverse_);
-                weigh<false>(x, slots, params_, place_.weight, params_.weight_dtype, nullptr);
-            }
+            multiply(x, inverse_);
+        }
+        if (has<kForm.llama>(params_.flags & FFLASH_NORM_LLAMA)) round_to(x, slots, again_dtype_);
+        const bool has_bias = has<kForm.bias>(params_.bias);
+        const auto load_bias = operand<Early::kNone, false>(slots, params_.bias, params_.bias_dtype);
+        if (has<kForm.weight>(place_.weight)) {
+            const auto load = operand<Early::kWeight, false>(slots, place_.weight, params_.weight_dtype);
+            weigh<Traits>(x, one_plus(), load, has_bias, load_bias);
+        } else if (has_bias) {
+            combine<Traits>(x, load_bias, [](float y, float b) { return y + b; });
+        }
+        if (has<kForm.gate>(params_.gate)) {
+            const auto load = operand<Early::kGate, false>(slots, gate(), params_.gate_dtype);
+            combine<Traits>(x, load, [](float y, float g) { return times_silu(y, g); });
         }
     }
 
@@ -380,12 +397,12 @@ private:
             finish(x, slots);
             all(x, slots);
         });
-        return quantised_.set_scale(0, reduce_(most, Max()), threadIdx.x == 0 && chunks_ > 0);
+        return quantised_.set_scale(0, reduce_(most, Max()), threadIdx.x == 0 && chunks_ > 0 && first_ == 0);
     }
 
     template <int kCount>
     __device__ __forceinline__ void emit(Values<kCount> &x, SlotsOf<kCount> slots, float factor) const {
-        if (!Traits::kEvery || params_.out_dtype <= FFLASH_DTYPE_F32) {
+        if (!has<kForm.quantised>(params_.out_dtype > FFLASH_DTYPE_F32)) {
             store<false>(x, slots, place_.out, params_.out_dtype);
             return;
         }
@@ -396,21 +413,22 @@ private:
         } else {
             quantised_.set_group_scales(factors, x, slots);
         }
-        quantised_.store(x, slots, place_.out, factors);
+        quantised_.store<kForm.quantised == Has::kYes>(x, slots, place_.out, factors);
     }
 
     const fflash_norm_params &params_;
     const NormPlace<Traits> place_;
+    const int first_;  /* column; 0 but where blocks share a row */
     const int chunks_; /* 0 past the last row */
     Kept *const kept_;
     RowReduction<Traits> reduce_;
     const QuantisedRow quantised_;
     const Slots<Traits, kSlots> slots_;
     const void *residual_ = nullptr;
-    const void *again_; /* where what shared memory has no room for is read again */
-    int again_dtype_;   /* the type of h */
+    const void *again_; /* h, where it is loaded again */
+    int again_dtype_;   /* its type */
     float x_[kSlots][kWidth];
-    Chunk<T, kWidth> early_[Traits::kForm == Form::kPlain ? kSlots : 1]; /* the weight */
+    Chunk<T, kWidth> early_[kForm.early == Early::kNone ? 1 : kSlots];
     float before_ = 1.0f, mean_ = 0.0f, scale_ = 1.0f; /* x_ is (h * before - mean) * scale */
     float rest_ = 0.0f;                                /* the mean of x_ of LayerNorm */
     float inverse_ = 0.0f;

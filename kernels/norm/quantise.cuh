@@ -56,7 +56,9 @@ __device__ __forceinline__ void largest(float (&of)[kCount], const float (&x)[kC
 /* A row of a quantised output and its scales. */
 class QuantisedRow {
 public:
-    __device__ __forceinline__ QuantisedRow(const fflash_norm_params &params, uint32_t row) : params_(params), row_(row) {}
+    /* `first` is the first of the columns. */
+    __device__ __forceinline__ QuantisedRow(const fflash_norm_params &params, uint32_t row, int first)
+        : params_(params), row_(row), first_(first) {}
 
     /* 1 / scale of elements up to `largest`; stores the scale as that of a group if `stores`. */
     __device__ __forceinline__ float set_scale(uint32_t group, float largest, bool stores) const {
@@ -95,23 +97,24 @@ public:
 #pragma unroll
         for (int n = 0; n < kCount; ++n) {
             const int at = slots.at(n);
-            factors[n] = set_scale(at >> log2_chunks, of[n], slots.has(n) && (at & (chunks - 1)) == 0);
+            factors[n] = set_scale((at + uint32_t(first_) / kWidth) >> log2_chunks, of[n],
+                                   slots.has(n) && (at & (chunks - 1)) == 0);
         }
     }
 
-    /* Stores x * factors, a factor for each chunk. */
-    template <int kCount, int kWidth, class Traits>
+    /* Stores x * factors, a factor for each chunk; with kJoined in accesses of 16 bytes, which the rows of out are whole ones of. */
+    template <bool kJoined, int kCount, int kWidth, class Traits>
     __device__ __forceinline__ void store(const float (&x)[kCount][kWidth], Slots<Traits, kCount> slots, void *out,
                                           const float (&factors)[kCount]) const {
         if (params_.out_dtype == FFLASH_DTYPE_I8) {
-            store_as<ToI8>(x, slots, out, factors);
+            store_as<ToI8, kJoined>(x, slots, out, factors);
         } else {
-            store_as<ToF8>(x, slots, out, factors);
+            store_as<ToF8, kJoined>(x, slots, out, factors);
         }
     }
 
 private:
-    template <class To, int kCount, int kWidth, class Traits>
+    template <class To, bool kJoined, int kCount, int kWidth, class Traits>
     __device__ __forceinline__ void store_as(const float (&x)[kCount][kWidth], Slots<Traits, kCount> slots, void *out,
                                              const float (&factors)[kCount]) const {
         auto *to_row = static_cast<unsigned char *>(out);
@@ -119,7 +122,13 @@ private:
         for (int n = 0; n < kCount; ++n) {
             const To to(factors[n], params_.out_dtype == FFLASH_DTYPE_E4M3);
             unsigned char *at = to_row + slots.at(n) * kWidth;
-            if constexpr (kWidth == 8) {
+            if constexpr (kJoined) {
+                uint32_t words[kWidth / 4];
+#pragma unroll
+                for (int k = 0; k < kWidth / 4; ++k) words[k] = to(x[n][4 * k], x[n][4 * k + 1], x[n][4 * k + 2], x[n][4 * k + 3]);
+                const uint4 joined = join_words(words, kFullWarp);
+                ptx::st_global_16_if(threadIdx.x % (16 / kWidth) == 0 && slots.has(n), at, joined);
+            } else if constexpr (kWidth == 8) {
                 const uint2 words = {to(x[n][0], x[n][1], x[n][2], x[n][3]), to(x[n][4], x[n][5], x[n][6], x[n][7])};
                 ptx::st_global_8_if(slots.has(n), at, words);
             } else if constexpr (kWidth == 4) {
@@ -132,6 +141,7 @@ private:
 
     const fflash_norm_params &params_;
     const uint32_t row_;
+    const int first_;
 };
 
 }  // namespace fflash

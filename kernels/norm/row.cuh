@@ -20,6 +20,7 @@
 #include "../common/reduce.cuh"
 #include "../common/types.cuh"
 #include "../params.h"
+#include "exchange.cuh"
 
 namespace fflash {
 
@@ -37,6 +38,7 @@ struct RowTraits {
     static constexpr int kWidth = kWidth_;
     static constexpr bool kShort = kShort_;
     static constexpr bool kFull = false; /* the slots all hold a chunk, and nothing asks */
+    static constexpr bool kSplit = false; /* several blocks may share a row */
     static constexpr int kThreads = 512;
     static constexpr int kWarps = kThreads / kWarpSize;
     static constexpr bool kSquaresFit = std::is_same<T, F16>::value;
@@ -182,10 +184,11 @@ struct Max {
     __device__ __forceinline__ float operator()(float a, float b) const { return ptx::max_nan(a, b); }
 };
 
-/* Shared memory of RowReduction: two values of each warp, for each of two calls in turn. */
+/* Shared memory of RowReduction: two values of each warp, for each of two calls in turn, and two of all blocks that share a row. */
 template <int kWarps>
 struct RowPartials {
     float of[2][2][kWarps];
+    float found[2];
 };
 
 /*
@@ -198,7 +201,10 @@ class RowReduction {
 public:
     using Partials = RowPartials<Traits::kWarps>;
 
-    __device__ __forceinline__ explicit RowReduction(Partials &partials) : partials_(partials) {}
+    using Exchange = std::conditional_t<Traits::kSplit, RowExchange, NoExchange>;
+
+    __device__ __forceinline__ explicit RowReduction(Partials &partials, uint32_t *exchange = nullptr)
+        : partials_(partials), exchange_(exchange, partials.found) {}
 
     template <class Op>
     __device__ __forceinline__ float operator()(float value, Op op) {
@@ -233,20 +239,15 @@ public:
 #pragma unroll
             for (int k = 0; k < kCount; ++k) values[k] = warp < lanes / kWarpSize ? partials[k][warp] : 0.0f;
             butterfly<Traits::kWarps>(values, op);
+            if constexpr (Traits::kSplit) {
+                if (gridDim.y > 1) exchange_(values, op);
+            }
         }
     }
 
 private:
-    template <int kLanes, int kCount, class Op>
-    __device__ __forceinline__ static void butterfly(float (&values)[kCount], Op op) {
-#pragma unroll
-        for (int mask = kLanes / 2; mask > 0; mask /= 2) {
-#pragma unroll
-            for (int k = 0; k < kCount; ++k) values[k] = op(values[k], __shfl_xor_sync(kFullWarp, values[k], mask));
-        }
-    }
-
     Partials &partials_;
+    Exchange exchange_;
     int turn_ = 0;
 };
 

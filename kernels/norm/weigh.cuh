@@ -18,20 +18,18 @@ __device__ __forceinline__ void apply(F f) {
     }
 }
 
-/* x * w, x * (1 + w), and what `bias` (may be null) adds. Where there is no chunk, x is anything without kZero. */
-template <bool kZero, int kCount, int kWidth, class Traits>
-__device__ __forceinline__ void weigh(float (&x)[kCount][kWidth], Slots<Traits, kCount> slots,
-                                      const fflash_norm_params &params, const void *weight, int dtype, const void *bias) {
+/* x * w or x * (1 + w), plus b where there is a bias. load_weight(w, n) makes w the weights of chunks from n on, load_bias likewise. */
+template <class Traits, int kCount, int kWidth, class LoadWeight, class LoadBias>
+__device__ __forceinline__ void weigh(float (&x)[kCount][kWidth], bool one_plus, LoadWeight load_weight, bool has_bias,
+                                      LoadBias load_bias) {
     constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
-    const bool one_plus = params.flags & FFLASH_NORM_ONE_PLUS;
 #pragma unroll
     for (int n = 0; n < kCount; n += kPart) {
-        const auto part = slots.template part<kPart>(n);
         float w[kPart][kWidth];
-        load<kZero>(w, part, weight, dtype);
-        if (bias) {
+        load_weight(w, n);
+        if (has_bias) {
             float b[kPart][kWidth];
-            load<false>(b, part, bias, params.bias_dtype);
+            load_bias(b, n);
             apply<kPart, kWidth>([&](int m, int i) {
                 float &y = x[n + m][i];
                 y = one_plus ? fmaf(y, w[m][i], y) + b[m][i] : fmaf(y, w[m][i], b[m][i]);
@@ -44,27 +42,22 @@ __device__ __forceinline__ void weigh(float (&x)[kCount][kWidth], Slots<Traits, 
     }
 }
 
-/* x * operand, x + operand or whatever f(x, operand) is. */
-template <int kCount, int kWidth, class Traits, class F>
-__device__ __forceinline__ void combine(float (&x)[kCount][kWidth], Slots<Traits, kCount> slots, const void *operand,
-                                        int dtype, F f) {
+/* x = f(x, operand) of an operand that load(operand, n) loads. */
+template <class Traits, int kCount, int kWidth, class Load, class F>
+__device__ __forceinline__ void combine(float (&x)[kCount][kWidth], Load load, F f) {
     constexpr int kPart = kCount < Traits::kPart ? kCount : Traits::kPart;
 #pragma unroll
     for (int n = 0; n < kCount; n += kPart) {
         float other[kPart][kWidth];
-        load<false>(other, slots.template part<kPart>(n), operand, dtype);
+        load(other, n);
         apply<kPart, kWidth>([&](int m, int i) { x[n + m][i] = f(x[n + m][i], other[m][i]); });
     }
 }
 
-/* x * gate * sigmoid(gate). */
-template <int kCount, int kWidth, class Traits>
-__device__ __forceinline__ void multiply_by_silu(float (&x)[kCount][kWidth], Slots<Traits, kCount> slots, const void *gate,
-                                                 int dtype) {
-    combine(x, slots, gate, dtype, [](float y, float g) {
-        constexpr float kLog2E = 1.4426950408889634f;
-        return y * (g * ptx::rcp_approx_ftz(1.0f + ptx::ex2_approx_ftz(g * -kLog2E)));
-    });
+/* y times gate * sigmoid(gate). */
+__device__ __forceinline__ float times_silu(float y, float gate) {
+    constexpr float kLog2E = 1.4426950408889634f;
+    return y * (gate * ptx::rcp_approx_ftz(1.0f + ptx::ex2_approx_ftz(gate * -kLog2E)));
 }
 
 }  // namespace fflash

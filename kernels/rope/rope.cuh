@@ -29,7 +29,7 @@
  * Preconditions (checked by the host): tokens >= 1; positions inside the table; slots inside the cache, none twice; blockDim.x is
  * `columns`, with the norm the next power of two, and then a block is whole warps; at most kThreads threads; no
  * two heads overlap, nor those of an input and an output unless they are the same. For 16-byte chunks addresses, strides, offset,
- * rotary_pairs and head_dim are multiples of 16 bytes (pages of FP8: of as many bytes as a chunk has elements).
+ * rotary_pairs and head_dim are multiples of 16 bytes (pages of FP8: of as many bytes as a chunk has elements; see cache_joined).
  * What the host could not check (`faults` is there) is checked here: a token with a position or slot that points outside is left out.
  *
  * Source: Su et al., "RoFormer" (arXiv 2104.09864); interleaved as in GPT-J, half-split as in GPT-NeoX; QK-norm: Henry et al.,
@@ -57,12 +57,7 @@ struct RopeTraits {
     static constexpr int kHeads = 4;       /* heads a thread holds at once */
     static constexpr int kNormHeads = 2;   /* and with the norm, whose heads take more registers */
     static constexpr int kThreads = 256;
-    /* Of the fused kernels: with 112, three blocks of 192 threads, the usual ones, fit an SM. Newer code would spill. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-    static constexpr int kRegisters = 128;
-#else
-    static constexpr int kRegisters = 112;
-#endif
+    static constexpr int kRegisters = 128; /* of the fused kernels: four warps in each quarter of an SM */
     static constexpr int kWarps = kThreads / kWarpSize;
     static constexpr bool kSquaresFit = std::is_same<T, F16>::value;
     static constexpr float kSmallest = 0x1p-90f;

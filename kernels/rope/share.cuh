@@ -356,18 +356,53 @@ private:
         float inverse_scale = pages.inverse_scale;
         if (pages.scales) inverse_scale = __frcp_rn(pages.scales[head(i) * pages.scale_stride]);
         const ToF8 to(inverse_scale, params.cache_type == FFLASH_PAGES_E4M3);
-        store_f8_chunk(at, to, a);
-        if (cache_second_ != 0) store_f8_chunk(at + cache_second_, to, b);
+        if constexpr (kWidth == 1) {
+            *reinterpret_cast<uint8_t *>(at) = uint8_t(to(a[0], 0.0f, 0.0f, 0.0f));
+            if (cache_second_ != 0) *reinterpret_cast<uint8_t *>(at + cache_second_) = uint8_t(to(b[0], 0.0f, 0.0f, 0.0f));
+        } else {
+            using Words = Vec<uint32_t, kWidth / 4>;
+            const Words of_a = to_f8(to, a), of_b = to_f8(to, b);
+            if (params.cache_joined) {
+                store_joined(at, of_a, of_b);
+            } else {
+                *reinterpret_cast<Words *>(at) = of_a;
+                if (cache_second_ != 0) *reinterpret_cast<Words *>(at + cache_second_) = of_b;
+            }
+        }
     }
 
-    __device__ __forceinline__ static void store_f8_chunk(char *at, const ToF8 &to, const float (&x)[kWidth]) {
-        if constexpr (kWidth == 1) {
-            *reinterpret_cast<uint8_t *>(at) = uint8_t(to(x[0], 0.0f, 0.0f, 0.0f));
-        } else {
-            Vec<uint32_t, kWidth / 4> words;
+    template <class Words = Vec<uint32_t, kWidth / 4>>
+    __device__ __forceinline__ static Words to_f8(const ToF8 &to, const float (&x)[kWidth]) {
+        Words words;
 #pragma unroll
-            for (int i = 0; i < kWidth / 4; ++i) words[i] = to(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
-            *reinterpret_cast<Vec<uint32_t, kWidth / 4> *>(at) = words;
+        for (int i = 0; i < kWidth / 4; ++i) words[i] = to(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
+        return words;
+    }
+
+    /*
+     * Stores the chunks of columns next to each other in accesses of 16 bytes: the first lane those of their first chunks, the next
+     * those of their second ones. `at` is where this lane's first chunk goes.
+     */
+    template <class Words>
+    __device__ __forceinline__ void store_joined(char *at, Words of_a, Words of_b) const {
+        constexpr int kWords = kWidth / 4, kLanes = 4 / kWords;
+        const uint32_t lane = ptx::lane(), members = ((1u << kLanes) - 1) << (lane / kLanes * kLanes);
+        const bool is_odd = lane % 2 != 0;
+        /* Takes the second number in odd lanes. Of a conditional the compiler makes branches, with a shuffle in each. */
+        const uint32_t bytes = is_odd ? 0x7654 : 0x3210;
+        uint32_t words[4];
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) {
+            const uint32_t other = __shfl_xor_sync(members, __byte_perm(of_b[i], of_a[i], bytes), 1);
+            words[i] = __byte_perm(of_a[i], other, bytes);
+            words[kWords + i] = __byte_perm(other, of_b[i], bytes);
+        }
+        if constexpr (kLanes == 4) {
+            words[2] = __shfl_down_sync(members, words[0], 2);
+            words[3] = __shfl_down_sync(members, words[1], 2);
+        }
+        if (lane % kLanes < 2) {
+            *reinterpret_cast<uint4 *>(at + (is_odd ? cache_second_ - kWidth : 0)) = {words[0], words[1], words[2], words[3]};
         }
     }
 

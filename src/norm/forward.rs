@@ -12,7 +12,7 @@ use crate::launch::params::{
     FFLASH_NORM_CENTRE, FFLASH_NORM_LLAMA, FFLASH_NORM_ONE_PLUS, FFLASH_NORM_POST,
     fflash_norm_params, fflash_norm_part, fflash_strides3,
 };
-use crate::launch::{Bound, Launcher};
+use crate::launch::{Bound, Geometry, Launcher};
 use crate::operand::{InOut, Operand};
 use crate::tensor::{Layout, TensorView, TensorViewMut};
 use crate::variant::Variant;
@@ -64,13 +64,13 @@ pub struct PostNorm<'a> {
 impl Kernels {
     /// Normalises every row of `x` `[rows, width]` into `out`, with `weight` `[width]`.
     ///
-    /// Rows may be strided; within a row elements are contiguous. Any width from 1. The arithmetic
-    /// is f32 with one rounding at the end; inputs up to the largest finite value of their type do not
-    /// overflow. NaN and infinity propagate as arithmetic has them.
+    /// Rows may be strided; within a row elements are contiguous. Rows too long for a block are shared by several, which
+    /// must all run at once: such launches are cooperative. The arithmetic is f32 with one rounding at the end; inputs up
+    /// to the largest finite value of their type do not overflow. NaN and infinity propagate as arithmetic has them.
     ///
     /// # Errors
-    /// A typed [`Error`] for shapes, strides, options or contexts that do not fit; nothing is launched
-    /// then.
+    /// A typed [`Error`] for shapes, strides, options or contexts that do not fit, [`Unsupported::RowTooLong`] for rows
+    /// longer than what 32 blocks keep (more than a million columns on an A100); nothing is launched then.
     pub fn rms_norm<X: Float, W: Float, O: Float>(
         &self,
         stream: &CudaStream,
@@ -130,8 +130,8 @@ impl Kernels {
     /// quantisation. Each operand has its own element type; [`Norm::supports`] tells which there are.
     ///
     /// # Errors
-    /// A typed [`Error`] for shapes, strides, element types, options or contexts that do not fit; nothing is launched
-    /// then.
+    /// A typed [`Error`] for shapes, strides, element types, options or contexts that do not fit, as [`Kernels::rms_norm`];
+    /// nothing is launched then.
     pub fn norm(&self, stream: &CudaStream, op: &Norm, args: NormArgs<'_>) -> Result<(), Error> {
         let launcher = Launcher::new(self, stream)?;
         check_options(op, &args)?;
@@ -278,6 +278,9 @@ impl<'a> Form<'a> {
             out_dtype: 0,
             eps: op.eps,
             inverse_scale,
+            exchange: std::ptr::null_mut(),
+            block_offset: 0,
+            split_width: width,
         };
         Ok(Form {
             block,
@@ -361,9 +364,27 @@ impl<'a> Form<'a> {
         if self.block.width == 0 || self.block.parts.iter().all(|part| part.rows == 0) {
             return Ok(());
         }
-        let per_block = launcher.shared_per_block();
-        let (kernel, geometry) = geometry::plan(&mut self.block, &self.accesses, per_block);
-        launcher.submit_all(Variant::Norm(kernel), geometry, &self.block, self.operands)
+        let limits = launcher.limits();
+        let (kernel, geometry) = geometry::plan(&mut self.block, &self.accesses, limits)?;
+        let variant = Variant::Norm(kernel);
+        let [at_once, sharing, _] = geometry.grid;
+        if sharing == 1 {
+            return launcher.submit_all(variant, geometry, &self.block, self.operands);
+        }
+        let rows = self.block.parts.iter().map(|part| part.rows as u32).sum();
+        for first in (0..rows).step_by(at_once as usize) {
+            let rows = at_once.min(rows - first);
+            let [arrivals, partials] = [rows, 4 * rows * sharing].map(|words| words as usize);
+            let exchange = launcher.scratch::<u32>(arrivals, partials)?;
+            self.block.exchange = exchange.as_mut_ptr();
+            self.block.block_offset = first;
+            let geometry = Geometry {
+                grid: [rows, sharing, 1],
+                ..geometry
+            };
+            launcher.submit_at_once(variant, geometry, &self.block, (&self.operands, exchange))?;
+        }
+        Ok(())
     }
 }
 

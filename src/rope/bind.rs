@@ -134,7 +134,7 @@ fn options<T: Float>(
             _ => 0.0,
         },
         inverse_head_dim: 1.0 / head_dim.max(1) as f32,
-        reserved: 0.0,
+        cache_joined: 0,
         axis_of_pair: op.axes.map(sizes.rotary_pairs),
         turns: match (&op.frequencies, frequencies) {
             (Frequencies::Table, _) | (_, None) => [0; super::MAX_PAIRS],

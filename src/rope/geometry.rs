@@ -111,6 +111,7 @@ pub(crate) fn geometry(
     let weights = if norm { 2 * head_dim * bytes } else { 0 };
     let shared = of_block * (2 * plane * size_of::<f32>() as u64 + PLACE_BYTES) + weights;
     block.columns = columns as i32;
+    block.cache_joined = i32::from(kind == RopeKind::Wide && joins_columns(block, columns * chunk));
     block.angle_region = region as i32;
     let geometry = Geometry {
         grid: [tokens.div_ceil(of_block) as u32, grid_y as u32, 1],
@@ -178,7 +179,7 @@ fn misaligned(block: &fflash_rope_params, element_bytes: u64) -> bool {
         let addresses = heads.x as u64 | heads.out as u64 | heads.weight as u64;
         addresses | of(&heads.x_strides) | of(&heads.out_strides)
     };
-    // Pages of FP8 are written in accesses of as many bytes as a chunk has elements: their address counts like an index.
+    // Pages of FP8 are written in accesses of at least as many bytes as a chunk has elements: their address counts like an index.
     let same = block.cache_type == FFLASH_PAGES_SAME as i32;
     let of_pages = |pages: &fflash_rope_pages| {
         let address = pages.pages as u64;
@@ -201,6 +202,18 @@ fn misaligned(block: &fflash_rope_params, element_bytes: u64) -> bool {
         .iter()
         .fold(all, |all, pages| all | of_pages(pages));
     !all.is_multiple_of(16)
+}
+
+/// True when the FP8 elements of columns next to each other fill aligned accesses of 16 bytes. `moved`: elements of the first chunks
+/// of all columns.
+fn joins_columns(block: &fflash_rope_params, moved: u64) -> bool {
+    let of_head = block.rotary_pairs | block.rotary_offset | block.head_dim;
+    let of_pages = |pages: &fflash_rope_pages| {
+        let strides = pages.page_stride | pages.token_stride | pages.head_stride;
+        pages.pages as u64 | strides as u64
+    };
+    let all = moved | of_head as u64 | of_pages(&block.pages[0]) | of_pages(&block.pages[1]);
+    block.cache_type != FFLASH_PAGES_SAME as i32 && all.is_multiple_of(16)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use cusim::mutation::{Subject, judge_all};
+use explained::Tally;
 
 /// Mutants of each of three kernels.
 const MUTANTS: usize = 40;
@@ -66,18 +67,9 @@ fn no_mutant_of_the_sample_survives_unexplained() {
         let step = all.len().div_ceil(MUTANTS);
         let sample: Vec<_> = all.into_iter().skip(number % step).step_by(step).collect();
         assert!(sample.len() >= MUTANTS / 2, "{} mutants", sample.len());
-        let mut survivors = 0;
-        for (mutant, judgement) in
-            sample
-                .iter()
-                .zip(judge_all(&subject, &sample, THREADS, |_, _| ()))
-        {
-            if !judgement.verdict.is_caught() && explanations.explain(mutant).is_none() {
-                let site = explanations.site(mutant);
-                println!("{:?}: {mutant}\n  {site}", judgement.verdict);
-                survivors += 1;
-            }
-        }
+        let judged = judge_all(&subject, &sample, THREADS, |_, _| ());
+        let tally = Tally::of(&mut explanations, &sample, &judged);
+        let survivors = tally.unexplained;
         println!(
             "{kernel}: {survivors} of {} mutants survive unexplained",
             sample.len()

@@ -15,6 +15,12 @@ pub const PARTS: &[Part] = &[
     plain::<f16>,
     plain::<bf16>,
     plain::<f32>,
+    fused::<f16>,
+    fused::<bf16>,
+    fused::<f32>,
+    quantised_alone::<f16>,
+    quantised_alone::<bf16>,
+    quantised_alone::<f32>,
     |device| options::<f16, f16>(device, &[40, 1032]),
     |device| options::<bf16, bf16>(device, &[40, 1032]),
     // Chunks of 4, and single elements.
@@ -128,6 +134,146 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// RMSNorm with a gate, and with a norm before the residual too.
+fn fused<T: Float>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    let gated = With {
+        gate: true,
+        ..WEIGHT
+    };
+    let post = With {
+        residual: true,
+        post: Some(true),
+        ..WEIGHT
+    };
+    let run = |op: RmsNorm, rows, chunks, gap, deviation, of_residual| -> Result<()> {
+        let x = Tensor::<T, 2>::new(device, [rows, chunks * chunk], gap, deviation)?;
+        launch::<T, T, T>(device, &op.into(), gated, &x, gap, deviation)?;
+        launch::<T, T, T>(device, &op.into(), post, &x, gap, of_residual)
+    };
+    let ones = |op, rows, chunks, gap| run(op, rows, chunks, gap, 1.0, 1.0);
+    // Rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
+    let twos = (0..4).map(|slot| 2 * slot + 1);
+    for chunks in twos.chain([12, 30, 63]) {
+        ones(RMS, 35, chunks, chunk)?;
+        ones(ONE_PLUS, 3, chunks, 0)?;
+    }
+    // Blocks whose rows all exist and fill their threads' slots, and last blocks whose rows do not all exist.
+    let unit = RmsNorm { eps: 0.0, ..RMS };
+    for chunks in [8, 16, 32, 64, 128, 512] {
+        ones(RMS, 35, chunks, 0)?;
+        ones(ONE_PLUS, 32, chunks, chunk)?;
+        run(unit, 32, chunks, 0, 3e38, 3e38)?;
+    }
+    // Of 96 threads, whose number of columns no division by it is exact for.
+    ones(RMS, 16, 384, 0)?;
+    // Several warps, of which the last ends in each of its slots; what registers, and what shared memory has no room for.
+    let slots = (0..4).map(|slot| 128 + 32 * slot + 5);
+    for chunks in slots.chain([65, 2048 + 100, 2048 + 10_400 + 700]) {
+        ones(RMS, 1, chunks, chunk)?;
+        ones(ONE_PLUS, 1, chunks, 0)?;
+    }
+    // So many rows that a block has several, and the last block not all.
+    for chunks in [65, 128] {
+        run(unit, 2049, chunks, 0, 1.0, 1.0)?;
+    }
+    // Squares that are too large, or too small, before and after the residual is added; some infinite elements.
+    for deviation in [1e25, 1e-25, 3e38] {
+        for chunks in [1, 9, 24, 32, 40, 128, 400, 512, 2048 + 100] {
+            for of_residual in [1.0, deviation] {
+                run(unit, 2, chunks, 0, deviation, of_residual)?;
+            }
+            let one_plus = RmsNorm {
+                eps: 0.0,
+                ..ONE_PLUS
+            };
+            run(one_plus, 1, chunks, 0, 1.0, deviation)?;
+        }
+    }
+    // Of many means, some round otherwise without the last step of a division.
+    for (chunks, deviation) in [(19, 1e25), (125, 1e-25)] {
+        run(unit, 16, chunks, 0, deviation, deviation)?;
+    }
+    Ok(())
+}
+
+/// Quantised RMSNorm, with a residual or without, of rows of whole accesses.
+fn quantised_alone<T: Float>(device: &Device) -> Result<()> {
+    quantised_rows::<T, F8E4M3>(device)?;
+    quantised_rows::<T, F8E5M2>(device)?;
+    quantised_rows::<T, i8>(device)
+}
+
+fn quantised_rows<T: Float, Q: Quantized>(device: &Device) -> Result<()> {
+    let chunk = 16 / size_of::<T>();
+    let add = With {
+        residual: true,
+        ..WEIGHT
+    };
+    let of = |op: RmsNorm, scale| Norm {
+        scale: Some(scale),
+        ..Norm::from(op)
+    };
+    let all = [
+        Scale::Static(0.02),
+        Scale::PerRow,
+        Scale::PerGroup(64),
+        Scale::PerGroup(128),
+    ];
+    // In one warp; of several warps, of which the last ends in each of its slots; full; what registers, and what shared memory
+    // has no room for.
+    let slots = (0..8).map(|slot| 256 + 32 * slot + 16);
+    let tails = [4096 + 80, 4096 + 96];
+    for chunks in [80, 144, 512].into_iter().chain(slots).chain(tails) {
+        let fits = |scale: &Scale| match scale {
+            Scale::PerGroup(size) => (chunks * chunk).is_multiple_of(*size),
+            _ => true,
+        };
+        for scale in all.into_iter().filter(fits) {
+            for (op, with) in [(RMS, WEIGHT), (ONE_PLUS, add)] {
+                let x = Tensor::<T, 2>::new(device, [2, chunks * chunk], 16, 1.0)?;
+                launch::<T, T, Q>(device, &of(op, scale), with, &x, 16, 1.0)?;
+            }
+        }
+        peaks::<T, T, Q>(device, &of(RMS, Scale::PerRow), add, [8, chunks * chunk])?;
+    }
+    for chunks in tails {
+        let op = of(ONE_PLUS, Scale::PerRow);
+        peaks::<T, T, Q>(device, &op, WEIGHT, [16, chunks * chunk])?;
+    }
+    // Of many means, some round otherwise without the last step of a division; of full rows too.
+    for chunks in [80, 768] {
+        let x = Tensor::<T, 2>::new(device, [16, chunks * chunk], 0, 1.0)?;
+        launch::<T, T, Q>(device, &of(RMS, Scale::PerRow), WEIGHT, &x, 0, 1.0)?;
+    }
+    let far = [1, (4096 + 10_400 + 704) * chunk];
+    for scale in [Scale::PerRow, Scale::PerGroup(128)] {
+        peaks::<T, T, Q>(device, &of(ONE_PLUS, scale), WEIGHT, far)?;
+        peaks::<T, T, Q>(device, &of(RMS, scale), add, far)?;
+    }
+    // So many rows that a block has several, and the last block not all; those missing count as too small.
+    let tiny = RmsNorm { eps: 0.0, ..RMS };
+    for chunks in [128, 256] {
+        let x = Tensor::<T, 2>::new(device, [2049, chunks * chunk], 0, 1.0)?;
+        launch::<T, T, Q>(device, &of(tiny, Scale::PerRow), WEIGHT, &x, 0, 1.0)?;
+    }
+    // Squares that are too large, or too small; some infinite elements; more than a static scale has room for.
+    for deviation in [1e25, 1e-25, 3e38, f64::INFINITY] {
+        for (chunks, with) in [(80, add), (256, WEIGHT), (512, add), (4096 + 96, add)] {
+            let x = Tensor::<T, 2>::new(device, [1, chunks * chunk], 0, deviation)?;
+            let finite = if deviation.is_finite() {
+                deviation
+            } else {
+                1.0
+            };
+            for scale in [Scale::Static(0.02), Scale::PerRow] {
+                launch::<T, T, Q>(device, &of(tiny, scale), with, &x, 0, finite)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn norm<T: Float>(
     device: &Device,
     op: &RmsNorm,
@@ -223,8 +369,7 @@ fn every<X: Float, Y: Float, O: Element>(
     every_of::<X, Y, O>(device, op, with, x, gap, deviation)
 }
 
-/// The same of this x. LayerNorm without a further option has kernels of its own: to take those of every option too, it is
-/// launched again with another rounding.
+/// The same of this x. What may have kernels of its own is launched again with another rounding, to take those of every option too.
 fn every_of<X: Float, Y: Float, O: Element>(
     device: &Device,
     op: &Norm,
@@ -233,8 +378,11 @@ fn every_of<X: Float, Y: Float, O: Element>(
     gap: usize,
     deviation: f64,
 ) -> Result<()> {
-    let is_layer = op.statistics == Statistics::Deviation && op.columns.is_none();
-    if is_layer && op.scale.is_none() && !with.gate && !with.residual {
+    let has_own = match op.statistics {
+        Statistics::Deviation => op.scale.is_none() && !with.gate && !with.residual,
+        Statistics::RootMeanSquare => with.weight && !with.bias,
+    };
+    if has_own && op.columns.is_none() {
         let llama = Norm {
             rounding: Rounding::Llama,
             ..*op
@@ -797,8 +945,9 @@ fn together(device: &Device) -> Result<()> {
         ..layer
     };
     for end in [5, 37, 69, 101] {
-        for start in [128, 2048] {
-            let x = alike::<f32>(device, [1, start + end], 16_776_455.0, 0.0)?;
+        for (chunk, start) in [(1, 128), (1, 2048), (4, 128), (4, 2048)] {
+            let shape = [1, chunk * (start + end)];
+            let x = alike::<f32>(device, shape, 16_776_455.0, 0.0)?;
             every_of::<f32, f32, i8>(device, &to_bytes, NOTHING, x, 0, 1.0)?;
         }
     }

@@ -451,7 +451,7 @@ fn caches<T: Float>(device: &Device) -> Result<()> {
                     },
                 ];
                 for cache in variants {
-                    for dim in [6 * chunk, 10] {
+                    for dim in [6 * chunk, 8 * chunk, 10] {
                         let call = Call::new(&op, [4, 5, 4, dim]);
                         run::<T>(
                             device,

@@ -71,14 +71,27 @@ pub struct Case {
     pub seed: u64,
 }
 
+/// What is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Alone,
+    Fused,
+    Joined,
+}
+
 /// RoPE without norm and cache.
 pub fn alone() -> BoxedStrategy<Case> {
-    case(false)
+    case(Kind::Alone)
 }
 
 /// With a norm, a cache, or both.
 pub fn fused() -> BoxedStrategy<Case> {
-    case(true)
+    case(Kind::Fused)
+}
+
+/// With a cache in FP8 of aligned heads, whose parts are whole vectors of bytes.
+pub fn joined() -> BoxedStrategy<Case> {
+    case(Kind::Joined)
 }
 
 /// Even numbers up to the head dimension, whole vectors more often than not, with an offset that leaves room.
@@ -226,7 +239,9 @@ fn positions(op: &Rope, tokens: usize, rng: &mut StdRng) -> (Form, Vec<f64>, Vec
     }
 }
 
-fn cache(tokens: usize, pages: Arrangement, rng: &mut StdRng) -> Cache {
+fn cache(kind: Kind, tokens: usize, pages: Arrangement, rng: &mut StdRng) -> Cache {
+    let f8 = [Some(DType::F8E4M3), Some(DType::F8E5M2)];
+    let dtype = *f8.choose(rng);
     let page_size = *[1, 2, 3, 16, 64].choose(rng);
     let num_pages = tokens.div_ceil(page_size) + rng.random_range(0..3);
     let mut all: Vec<usize> = (0..num_pages * page_size).collect();
@@ -236,7 +251,7 @@ fn cache(tokens: usize, pages: Arrangement, rng: &mut StdRng) -> Cache {
         .map(|slot| (!rng.random_bool(0.2)).then_some(slot))
         .collect();
     Cache {
-        dtype: *[None, None, Some(DType::F8E4M3), Some(DType::F8E5M2)].choose(rng),
+        dtype: dtype.filter(|_| kind == Kind::Joined || rng.random()),
         page_size,
         layout: *[PageLayout::Nhd, PageLayout::Hnd].choose(rng),
         pages,
@@ -247,18 +262,27 @@ fn cache(tokens: usize, pages: Arrangement, rng: &mut StdRng) -> Cache {
     }
 }
 
-fn case(fused: bool) -> BoxedStrategy<Case> {
+fn case(kind: Kind) -> BoxedStrategy<Case> {
+    let (fused, is_joined) = (kind != Kind::Alone, kind == Kind::Joined);
     let head_dim = prop_oneof![
         2 => prop::sample::select(vec![16usize, 32, 64, 80, 96, 128, 256, 512]),
         1 => 2..140usize,
     ];
+    let head_dim = head_dim.prop_map(move |dim| match is_joined {
+        true => dim.next_multiple_of(64),
+        false => dim,
+    });
     let heads = || prop_oneof![1 => Just(0), 3 => 1..6usize, 1 => 6..40usize];
     let shape = prop_oneof![
         8 => (1..6usize, heads(), prop::option::of(heads())),
         1 => (6..40usize, heads(), prop::option::of(heads())),
         1 => (1025..1040usize, 1..3usize, Just(None)),
     ];
-    let layouts = prop::sample::select(vec![8usize, 8, 8, 4, 1]).prop_flat_map(|unit| {
+    let units = match is_joined {
+        true => vec![16usize],
+        false => vec![8, 8, 8, 4, 1],
+    };
+    let layouts = prop::sample::select(units).prop_flat_map(|unit| {
         let of = || arrangement(3, unit);
         ([of(), of(), of(), of(), of()], arrangement(4, unit))
     });
@@ -267,9 +291,12 @@ fn case(fused: bool) -> BoxedStrategy<Case> {
             move |(shape, head_dim, (arrangements, pages), table, seed)| {
                 let (tokens, q_heads, k_heads) = shape;
                 let rng = &mut StdRng::seed_from_u64(seed);
-                let (rotary_dim, rotary_offset) = rotated(head_dim, rng);
+                let (rotary_dim, rotary_offset) = match kind {
+                    Kind::Joined => *[(None, 0), (Some(32), 0), (Some(32), 32)].choose(rng),
+                    _ => rotated(head_dim, rng),
+                };
                 let dim = rotary_dim.unwrap_or(head_dim);
-                let with_cache = fused && k_heads.is_some() && rng.random_bool(0.7);
+                let with_cache = fused && k_heads.is_some() && (is_joined || rng.random_bool(0.7));
                 let norm = (fused && !(with_cache && rng.random())).then(|| QkNorm {
                     eps: *[1e-6, 0.3, 0.0].choose(rng),
                     weight: *[WeightForm::Plain, WeightForm::OnePlus].choose(rng),
@@ -307,7 +334,7 @@ fn case(fused: bool) -> BoxedStrategy<Case> {
                         op.norm.is_some() && rng.random(),
                         op.norm.is_some() && k_heads.is_some() && rng.random(),
                     ],
-                    cache: with_cache.then(|| cache(tokens, pages, rng)),
+                    cache: with_cache.then(|| cache(kind, tokens, pages, rng)),
                     // Squares of the larger and the smaller ones are outside the range of f32.
                     deviation: if op.norm.is_some() && rng.random_bool(0.2) {
                         *[1e25, 1e-25, 1e-3].choose(rng)

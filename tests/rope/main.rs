@@ -11,7 +11,7 @@ mod run;
 mod tables;
 mod traffic;
 
-use case::{Case, alone, fused};
+use case::{Case, alone, fused, joined};
 use common::{enter, in_every_mode, mode};
 use ferroflash::DType;
 use half::{bf16, f16};
@@ -44,11 +44,22 @@ proptest! {
         let _mode = enter(mode);
         any_type(&case, dtype)?;
     }
+
+    #[test]
+    fn vectors_of_an_fp8_cache_are_as_exact(mode in mode(), case in joined(), dtype in dtype()) {
+        let _mode = enter(mode);
+        any_type(&case, dtype)?;
+    }
 }
 
 #[test]
 fn rope_is_as_exact_in_every_mode() {
     in_every_mode((alone(), dtype()), |(case, dtype)| any_type(case, *dtype));
+}
+
+#[test]
+fn vectors_of_an_fp8_cache_are_as_exact_in_every_mode() {
+    in_every_mode((joined(), dtype()), |(case, dtype)| any_type(case, *dtype));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn block(tokens: i64, [q, k]: [i32; 2], head_dim: i32) -> fflash_rope_params {
         eps: 0.0,
         weight_offset: 0.0,
         inverse_head_dim: 0.0,
-        reserved: 0.0,
+        cache_joined: 0,
         axis_of_pair: [0; MAX_PAIRS / 16],
         turns: [0; MAX_PAIRS],
     }
@@ -178,6 +178,38 @@ fn everything_must_be_aligned_for_wide_accesses() {
     };
     assert_eq!(quantised(264), RopeKind::Wide);
     assert_eq!(quantised(260), RopeKind::Narrow);
+}
+
+#[test]
+fn columns_of_whole_16_bytes_of_fp8_are_joined() {
+    let joined = |bytes: usize, head_dim: i32, change: &dyn Fn(&mut fflash_rope_params)| {
+        let mut block = cached(block(3, [2, 1], head_dim));
+        block.cache_type = FFLASH_PAGES_E4M3 as i32;
+        change(&mut block);
+        let (kind, _) = geometry(&mut block, bytes).unwrap();
+        assert_eq!(kind, RopeKind::Wide);
+        block.cache_joined == 1
+    };
+    let as_it_is: &dyn Fn(&mut fflash_rope_params) = &|_| ();
+    assert!(joined(2, 64, as_it_is) && joined(2, 96, as_it_is) && joined(4, 64, as_it_is));
+    // Five columns of 8, six of 4, of a half.
+    assert!(!joined(2, 80, as_it_is) && !joined(4, 48, as_it_is));
+    // 32 elements rotate, in two columns; 96 others make six columns of two chunks, 48 make three.
+    let part = |offset| {
+        move |block: &mut fflash_rope_params| {
+            (block.rotary_pairs, block.rotary_offset) = (16, offset);
+        }
+    };
+    assert!(joined(2, 128, &part(0)) && joined(2, 128, &part(32)));
+    assert!(!joined(2, 128, &part(8)) && !joined(2, 80, &part(0)));
+    let changes: [&dyn Fn(&mut fflash_rope_params); 3] = [
+        &|block| block.cache_type = FFLASH_PAGES_SAME as i32,
+        &|block| block.pages[0].head_stride += 8,
+        &|block| block.pages[1].pages = std::ptr::without_provenance_mut(520),
+    ];
+    for (index, change) in changes.iter().enumerate() {
+        assert!(!joined(2, 64, change), "change {index}");
+    }
 }
 
 #[test]
