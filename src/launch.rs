@@ -246,9 +246,7 @@ impl<'a> Launcher<'a> {
         block: &B,
         operands: impl Sized,
     ) -> Result<(), Error> {
-        self.launch(variant, geometry, block, false)?;
-        drop(operands);
-        Ok(())
+        self.launch(variant, geometry, block, operands, false)
     }
 
     /// The same with all blocks running at once, so that they may wait for each other.
@@ -259,17 +257,15 @@ impl<'a> Launcher<'a> {
         block: &B,
         operands: impl Sized,
     ) -> Result<(), Error> {
-        self.launch(variant, geometry, block, true)?;
-        drop(operands);
-        Ok(())
+        self.launch(variant, geometry, block, operands, true)
     }
 
-    /// The callers hold what `block` has addresses of.
     fn launch<B: Block>(
         self,
         variant: Variant,
         geometry: Geometry,
         block: &B,
+        operands: impl Sized,
         at_once: bool,
     ) -> Result<(), Error> {
         debug_assert!(
@@ -286,14 +282,15 @@ impl<'a> Launcher<'a> {
         launch.arg(block);
         // SAFETY: the entry point takes exactly this block (`Block`). The addresses in it come
         // from views that lie inside live buffers of this context, the mutable ones exclusively
-        // borrowed, or from a `Scratch` of this stream. The callers hold them past the launch call, so that
-        // the stream orders the kernel with all other work on those buffers.
+        // borrowed, or from a `Scratch` of this stream. `operands` outlives the launch call, so that the stream
+        // orders the kernel with all other work on those buffers.
         unsafe {
             match at_once {
                 true => launch.launch_cooperative(config),
                 false => launch.launch(config),
             }
         }?;
+        drop(operands);
         Ok(())
     }
 }

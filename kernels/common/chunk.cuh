@@ -56,14 +56,14 @@ __device__ __forceinline__ void store_if(bool wanted, Chunk<T, kWidth> *to, Chun
 }
 
 /*
- * The 16 bytes of 4 / kWords neighbouring lanes, each of which has some of their words; for the first of them, whose number is a
- * multiple of how many they are. All lanes of `members` must call it.
+ * The 16 bytes of 4 / kWords lanes, kStep apart, each of which has kWords of their words; for the first of them. All lanes of
+ * `members` must call it.
  */
-template <int kWords>
+template <int kStep, int kWords>
 __device__ __forceinline__ uint4 join_words(const uint32_t (&words)[kWords], uint32_t members) {
     uint32_t all[4];
 #pragma unroll
-    for (int k = 0; k < 4; ++k) all[k] = k < kWords ? words[k] : __shfl_down_sync(members, words[k % kWords], k / kWords);
+    for (int k = 0; k < 4; ++k) all[k] = k < kWords ? words[k] : __shfl_down_sync(members, words[k % kWords], k / kWords * kStep);
     return {all[0], all[1], all[2], all[3]};
 }
 

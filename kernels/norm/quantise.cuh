@@ -126,7 +126,7 @@ private:
                 uint32_t words[kWidth / 4];
 #pragma unroll
                 for (int k = 0; k < kWidth / 4; ++k) words[k] = to(x[n][4 * k], x[n][4 * k + 1], x[n][4 * k + 2], x[n][4 * k + 3]);
-                const uint4 joined = join_words(words, kFullWarp);
+                const uint4 joined = join_words<1>(words, kFullWarp);
                 ptx::st_global_16_if(threadIdx.x % (16 / kWidth) == 0 && slots.has(n), at, joined);
             } else if constexpr (kWidth == 8) {
                 const uint2 words = {to(x[n][0], x[n][1], x[n][2], x[n][3]), to(x[n][4], x[n][5], x[n][6], x[n][7])};

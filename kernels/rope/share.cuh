@@ -390,20 +390,15 @@ private:
         const bool is_odd = lane % 2 != 0;
         /* Takes the second number in odd lanes. Of a conditional the compiler makes branches, with a shuffle in each. */
         const uint32_t bytes = is_odd ? 0x7654 : 0x3210;
-        uint32_t words[4];
+        uint32_t words[2 * kWords];
 #pragma unroll
         for (int i = 0; i < kWords; ++i) {
             const uint32_t other = __shfl_xor_sync(members, __byte_perm(of_b[i], of_a[i], bytes), 1);
             words[i] = __byte_perm(of_a[i], other, bytes);
             words[kWords + i] = __byte_perm(other, of_b[i], bytes);
         }
-        if constexpr (kLanes == 4) {
-            words[2] = __shfl_down_sync(members, words[0], 2);
-            words[3] = __shfl_down_sync(members, words[1], 2);
-        }
-        if (lane % kLanes < 2) {
-            *reinterpret_cast<uint4 *>(at + (is_odd ? cache_second_ - kWidth : 0)) = {words[0], words[1], words[2], words[3]};
-        }
+        const uint4 joined = join_words<2>(words, members);
+        if (lane % kLanes < 2) *reinterpret_cast<uint4 *>(at + (is_odd ? cache_second_ - kWidth : 0)) = joined;
     }
 
     __device__ __forceinline__ static bool fits(float mean) { return mean >= Traits::kSmallest && mean <= FLT_MAX; }

@@ -137,19 +137,10 @@ fn plain<T: Float>(device: &Device) -> Result<()> {
 /// RMSNorm with a gate, and with a norm before the residual too.
 fn fused<T: Float>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
-    let gated = With {
-        gate: true,
-        ..WEIGHT
-    };
-    let post = With {
-        residual: true,
-        post: Some(true),
-        ..WEIGHT
-    };
     let run = |op: RmsNorm, rows, chunks, gap, deviation, of_residual| -> Result<()> {
         let x = Tensor::<T, 2>::new(device, [rows, chunks * chunk], gap, deviation)?;
-        launch::<T, T, T>(device, &op.into(), gated, &x, gap, deviation)?;
-        launch::<T, T, T>(device, &op.into(), post, &x, gap, of_residual)
+        launch::<T, T, T>(device, &op.into(), GATED, &x, gap, deviation)?;
+        launch::<T, T, T>(device, &op.into(), POST, &x, gap, of_residual)
     };
     let ones = |op, rows, chunks, gap| run(op, rows, chunks, gap, 1.0, 1.0);
     // Rows of 2 threads, that end in each of their slots; of 4, 8 and 16 threads.
@@ -206,10 +197,6 @@ fn quantised_alone<T: Float>(device: &Device) -> Result<()> {
 
 fn quantised_rows<T: Float, Q: Quantized>(device: &Device) -> Result<()> {
     let chunk = 16 / size_of::<T>();
-    let add = With {
-        residual: true,
-        ..WEIGHT
-    };
     let of = |op: RmsNorm, scale| Norm {
         scale: Some(scale),
         ..Norm::from(op)
@@ -230,12 +217,12 @@ fn quantised_rows<T: Float, Q: Quantized>(device: &Device) -> Result<()> {
             _ => true,
         };
         for scale in all.into_iter().filter(fits) {
-            for (op, with) in [(RMS, WEIGHT), (ONE_PLUS, add)] {
+            for (op, with) in [(RMS, WEIGHT), (ONE_PLUS, ADDED)] {
                 let x = Tensor::<T, 2>::new(device, [2, chunks * chunk], 16, 1.0)?;
                 launch::<T, T, Q>(device, &of(op, scale), with, &x, 16, 1.0)?;
             }
         }
-        peaks::<T, T, Q>(device, &of(RMS, Scale::PerRow), add, [8, chunks * chunk])?;
+        peaks::<T, T, Q>(device, &of(RMS, Scale::PerRow), ADDED, [8, chunks * chunk])?;
     }
     for chunks in tails {
         let op = of(ONE_PLUS, Scale::PerRow);
@@ -249,7 +236,7 @@ fn quantised_rows<T: Float, Q: Quantized>(device: &Device) -> Result<()> {
     let far = [1, (4096 + 10_400 + 704) * chunk];
     for scale in [Scale::PerRow, Scale::PerGroup(128)] {
         peaks::<T, T, Q>(device, &of(ONE_PLUS, scale), WEIGHT, far)?;
-        peaks::<T, T, Q>(device, &of(RMS, scale), add, far)?;
+        peaks::<T, T, Q>(device, &of(RMS, scale), ADDED, far)?;
     }
     // So many rows that a block has several, and the last block not all; those missing count as too small.
     let tiny = RmsNorm { eps: 0.0, ..RMS };
@@ -259,7 +246,7 @@ fn quantised_rows<T: Float, Q: Quantized>(device: &Device) -> Result<()> {
     }
     // Squares that are too large, or too small; some infinite elements; more than a static scale has room for.
     for deviation in [1e25, 1e-25, 3e38, f64::INFINITY] {
-        for (chunks, with) in [(80, add), (256, WEIGHT), (512, add), (4096 + 96, add)] {
+        for (chunks, with) in [(80, ADDED), (256, WEIGHT), (512, ADDED), (4096 + 96, ADDED)] {
             let x = Tensor::<T, 2>::new(device, [1, chunks * chunk], 0, deviation)?;
             let finite = if deviation.is_finite() {
                 deviation
@@ -354,6 +341,32 @@ const NOTHING: With = With {
 const WEIGHT: With = With {
     weight: true,
     ..NOTHING
+};
+
+const BIASED: With = With {
+    bias: true,
+    ..NOTHING
+};
+const WEIGHTED: With = With {
+    bias: true,
+    ..WEIGHT
+};
+const GATED: With = With {
+    gate: true,
+    ..WEIGHT
+};
+const ADDED: With = With {
+    residual: true,
+    ..WEIGHT
+};
+const POST: With = With {
+    post: Some(true),
+    ..ADDED
+};
+const FULL: With = With {
+    bias: true,
+    gate: true,
+    ..ADDED
 };
 
 /// x, residual and out of type `X`, everything else of type `Y`, out of type `O`.
@@ -476,44 +489,17 @@ fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> 
         run(llama, WEIGHT)?;
         run(part(rms, width - 3), WEIGHT)?;
         run(part(layer, width / 2 + 1), WEIGHT)?;
-        run(
-            layer,
-            With {
-                bias: true,
-                ..WEIGHT
-            },
-        )?;
-        run(
-            layer,
-            With {
-                bias: true,
-                ..NOTHING
-            },
-        )?;
+        run(layer, WEIGHTED)?;
+        run(layer, BIASED)?;
         run(
             Norm {
                 weight: WeightForm::OnePlus,
                 ..layer
             },
-            With {
-                bias: true,
-                ..WEIGHT
-            },
+            WEIGHTED,
         )?;
-        run(
-            one_plus,
-            With {
-                gate: true,
-                ..WEIGHT
-            },
-        )?;
-        run(
-            layer,
-            With {
-                residual: true,
-                ..WEIGHT
-            },
-        )?;
+        run(one_plus, GATED)?;
+        run(layer, ADDED)?;
         run(
             rms,
             With {
@@ -553,24 +539,11 @@ fn options<X: Float, Y: Float>(device: &Device, widths: &[usize]) -> Result<()> 
             };
             every::<X, Y, X>(device, &layer, with, [5, width], unit, 1.0)?;
             // Operands of the width of a row, loaded before others tell that a chunk is missing.
-            let post = With {
-                residual: true,
-                post: Some(true),
-                ..WEIGHT
-            };
-            let biased = With {
-                bias: true,
-                ..NOTHING
-            };
             let layer_one_plus = Norm {
                 weight: WeightForm::OnePlus,
                 ..layer
             };
-            let weighted = With {
-                bias: true,
-                ..WEIGHT
-            };
-            for (op, with) in [(rms, post), (layer, biased), (layer_one_plus, weighted)] {
+            for (op, with) in [(rms, POST), (layer, BIASED), (layer_one_plus, WEIGHTED)] {
                 every::<X, Y, X>(device, &op, with, [2, width], unit, 1.0)?;
             }
         }
@@ -736,15 +709,9 @@ fn narrow_groups(device: &Device) -> Result<()> {
 fn tails(device: &Device) -> Result<()> {
     let layer = layer_of(RMS);
     let rms = Norm::from(ONE_PLUS);
-    let full = With {
-        residual: true,
-        bias: true,
-        gate: true,
-        ..WEIGHT
-    };
     let post = With {
         post: Some(true),
-        ..full
+        ..FULL
     };
     let part = Norm {
         columns: Some(5000),
@@ -756,7 +723,7 @@ fn tails(device: &Device) -> Result<()> {
     };
     // 2048 chunks are in registers, and 10400 in shared memory.
     let (near, far) = (2048 + 300, 2048 + 10_400 + 400);
-    for (op, with, chunks) in [(layer, full, near), (rms, post, far), (part, full, near)] {
+    for (op, with, chunks) in [(layer, FULL, near), (rms, post, far), (part, FULL, near)] {
         every::<f16, f16, f16>(device, &op, with, [1, 8 * chunks], 0, 1.0)?;
         every::<bf16, bf16, bf16>(device, &op, with, [1, 8 * chunks], 0, 1.0)?;
         every::<f32, bf16, f32>(device, &op, with, [1, 4 * chunks], 0, 1.0)?;
@@ -773,16 +740,12 @@ fn tails(device: &Device) -> Result<()> {
         bias: true,
         ..NOTHING
     };
-    let biased = With {
-        bias: true,
-        ..NOTHING
-    };
     for (op, with, chunks, deviation) in [
         (llama, post, near, 1.0),
         (rms, bare, near, 1.0),
         (rms, NOTHING, near, 1.0),
-        (layer, biased, far, 3e37),
-        (layer, full, far, 1.0),
+        (layer, BIASED, far, 3e37),
+        (layer, FULL, far, 1.0),
     ] {
         every::<f16, f16, f16>(
             device,
@@ -799,18 +762,14 @@ fn tails(device: &Device) -> Result<()> {
         every::<f16, bf16, f16>(device, &op, with, [1, 4 * chunks], 0, of_half)?;
     }
     // A scale for the row, of each option: the largest element is in the tail, at each place of a chunk.
-    let weighted = With {
-        bias: true,
-        ..WEIGHT
-    };
     for (op, with, rows, chunks) in [
         (llama, WEIGHT, 1, near),
-        (layer, biased, 1, far),
-        (rms, full, 1, near),
+        (layer, BIASED, 1, far),
+        (rms, FULL, 1, near),
         (rms, NOTHING, 1, near),
         (rms, WEIGHT, 1, near),
-        (rms, weighted, 8, near),
-        (Norm::from(RMS), weighted, 8, near),
+        (rms, WEIGHTED, 8, near),
+        (Norm::from(RMS), WEIGHTED, 8, near),
     ] {
         let op = scaled(Scale::PerRow, op);
         peaks::<f16, f16, F8E5M2>(device, &op, with, [rows, 8 * chunks])?;
@@ -824,7 +783,7 @@ fn tails(device: &Device) -> Result<()> {
     every::<bf16, bf16, i8>(device, &op, NOTHING, [1, 8 * (2048 + 40)], 0, 1.0)?;
     every::<f32, f32, F8E5M2>(device, &op, NOTHING, [1, 4 * (2048 + 48)], 0, 1.0)?;
     every::<bf16, f32, f16>(device, &rms, post, [1, 4 * near], 0, 1.0)?;
-    every::<f16, f32, f32>(device, &layer, full, [1, 4 * far], 0, 1.0)?;
+    every::<f16, f32, f32>(device, &layer, FULL, [1, 4 * far], 0, 1.0)?;
     for (scale, columns) in [(Scale::PerRow, 8 * near), (Scale::PerGroup(128), 103_168)] {
         every::<f16, f16, i8>(device, &scaled(scale, layer), WEIGHT, [1, columns], 0, 1.0)?;
         every::<bf16, bf16, F8E4M3>(device, &scaled(scale, rms), WEIGHT, [1, columns], 0, 1.0)?;
@@ -832,9 +791,9 @@ fn tails(device: &Device) -> Result<()> {
         every::<f32, f32, F8E5M2>(device, &scaled(scale, rms), NOTHING, shape, 0, 1.0)?;
     }
     // Single elements: 2048 in registers, and 41600 in shared memory.
-    every::<f32, bf16, f32>(device, &layer, full, [1, 2048 + 333], 0, 1.0)?;
+    every::<f32, bf16, f32>(device, &layer, FULL, [1, 2048 + 333], 0, 1.0)?;
     every::<bf16, f32, f16>(device, &rms, post, [1, 2048 + 41_600 + 501], 0, 1.0)?;
-    every::<f16, f32, f32>(device, &part, full, [1, 2048 + 41_600 + 503], 0, 1.0)?;
+    every::<f16, f32, f32>(device, &part, FULL, [1, 2048 + 41_600 + 503], 0, 1.0)?;
     Ok(())
 }
 
@@ -852,36 +811,13 @@ fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
         scale: Some(Scale::PerRow),
         ..op
     };
-    let full = With {
-        residual: true,
-        bias: true,
-        gate: true,
-        ..WEIGHT
-    };
-    let post = With {
-        residual: true,
-        post: Some(true),
-        ..WEIGHT
-    };
     let bare = With {
         post: Some(false),
-        ..post
-    };
-    let biased = With {
-        bias: true,
-        ..NOTHING
-    };
-    let weighted = With {
-        bias: true,
-        ..WEIGHT
-    };
-    let gated = With {
-        gate: true,
-        ..WEIGHT
+        ..POST
     };
     let added = With {
         gate: false,
-        ..full
+        ..FULL
     };
     let is_half = X::DTYPE == f16::DTYPE;
     // The last element decides the scale.
@@ -895,14 +831,14 @@ fn single_elements<X: Float, Y: Float>(device: &Device) -> Result<()> {
     for end in [21, 53, 85, 117] {
         let near = [1, 2048 + end];
         let x = || rows(near, 1.0);
-        every_of::<X, Y, i8>(device, &per_row(layer), full, x()?, 0, 1.0)?;
-        every_of::<X, Y, F8E4M3>(device, &per_row(llama), post, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(layer), FULL, x()?, 0, 1.0)?;
+        every_of::<X, Y, F8E4M3>(device, &per_row(llama), POST, x()?, 0, 1.0)?;
         every_of::<X, Y, F8E5M2>(device, &per_row(one_plus), WEIGHT, x()?, 0, 1.0)?;
-        every_of::<X, Y, i8>(device, &per_row(rms), biased, x()?, 0, 1.0)?;
-        every_of::<X, Y, i8>(device, &per_row(rms), weighted, x()?, 0, 1.0)?;
-        every_of::<X, Y, i8>(device, &per_row(rms), gated, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), BIASED, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), WEIGHTED, x()?, 0, 1.0)?;
+        every_of::<X, Y, i8>(device, &per_row(rms), GATED, x()?, 0, 1.0)?;
         // Nothing is in registers yet that another pass has loaded.
-        for with in [post, biased, full] {
+        for with in [POST, BIASED, FULL] {
             every::<X, Y, X>(device, &one_plus, with, near, 0, 1.0)?;
         }
         // Past what shared memory has room for. Sums that must be scaled too; those of f16 only where one is infinite.
